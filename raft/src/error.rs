@@ -1,0 +1,122 @@
+//! Why an input was refused.
+
+use thiserror::Error;
+
+use crate::{LogIndex, NodeId, Term};
+
+/// The stored state cannot be the state of this node. The caller must not start.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// There is no default membership.
+    #[error("the stored membership has no voters")]
+    NoVoters,
+    /// The configuration names a node that is not a member.
+    #[error("node {id} is not in the stored membership")]
+    NotAMember {
+        /// This node.
+        id: NodeId,
+    },
+    /// The log does not continue where the snapshot ends.
+    #[error("the log starts at {first} but the snapshot ends at {snapshot}")]
+    Gap {
+        /// The first stored index.
+        first: LogIndex,
+        /// The snapshot's last index.
+        snapshot: LogIndex,
+    },
+    /// An entry has a term above the stored one, or terms go backwards.
+    #[error("entry {index} has term {term}, which the stored terms do not allow")]
+    TermOutOfOrder {
+        /// The entry.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+    },
+    /// A limit of the configuration is out of range.
+    #[error("configuration: {0}")]
+    Config(&'static str),
+}
+
+/// A message broke a rule that no correct peer breaks. The caller closes the link.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The sender is not a member, or is this node.
+    #[error("node {from} is not a peer")]
+    NotAPeer {
+        /// Who it claims to be.
+        from: NodeId,
+    },
+    /// The entries of an append do not follow each other.
+    #[error("append after {prev} is not contiguous or has falling terms")]
+    NotContiguous {
+        /// The index before them.
+        prev: LogIndex,
+    },
+    /// Two leaders claim one term.
+    #[error("node {from} and node {leader} both lead term {term}")]
+    TwoLeaders {
+        /// The sender.
+        from: NodeId,
+        /// The leader known so far.
+        leader: NodeId,
+        /// The term.
+        term: Term,
+    },
+    /// The message asks to replace an entry that is known to be committed.
+    #[error("an append replaces committed entry {index}")]
+    ReplacesCommitted {
+        /// The entry.
+        index: LogIndex,
+    },
+    /// A peer claims to hold entries that do not exist.
+    #[error("node {from} acknowledges {index}, beyond the last index")]
+    AcknowledgesUnknown {
+        /// The sender.
+        from: NodeId,
+        /// What it acknowledged.
+        index: LogIndex,
+    },
+}
+
+/// A proposal was not taken; it certainly did not and will not happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// Retry at the leader.
+    #[error("not the leader")]
+    NotLeader {
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// Too much is waiting for its commit; retry later.
+    #[error("{uncommitted_bytes} bytes are waiting for their commit")]
+    Full {
+        /// How much.
+        uncommitted_bytes: u64,
+    },
+    /// The payload can never be accepted.
+    #[error("a payload of {bytes} bytes is above the limit of {bytes_max}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+}
+
+/// A read has no index.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// Retry at the leader.
+    #[error("not the leader")]
+    NotLeader {
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// Too many reads wait; retry later.
+    #[error("too many reads are waiting")]
+    Full,
+}
