@@ -1,1 +1,9 @@
-//! Placeholder until the crate's first commit.
+//! The async client of holdfast.
+
+#![forbid(unsafe_code)]
+
+mod connection;
+mod error;
+
+pub use connection::{Connection, Reply};
+pub use error::Error;
