@@ -1,1 +1,2 @@
 //! Placeholder until the crate's first commit.
+pub mod state_machine;

@@ -1,0 +1,521 @@
+//! A state from a snapshot's bytes, which come in pieces of any size and are not trusted.
+//!
+//! A record is decoded once it is there whole; memory grows with the bytes received, never by a
+//! length that they announce. What the state machine relies on is checked: order, limits, value
+//! checksums, that every claim has its session, and at the end the state hash.
+#![deny(clippy::indexing_slicing)]
+
+use super::codec::Reader;
+use super::command::{KEY_BYTES_MAX, SESSION_WINDOW, VALUE_BYTES_MAX};
+use super::key::Key;
+use super::kv::Item;
+use super::lock::{Claim, Lock, Waiter};
+use super::outcome::Outcome;
+use super::session::Session;
+use super::snapshot::{
+    ANSWER_BYTES, HEADER_BYTES, HEADER_CHECKED_BYTES, Header, KEY_HEADER_BYTES, LOCK_HEADER_BYTES,
+    MAGIC, SESSION_HEADER_BYTES, SNAPSHOT_VERSION, WAITER_BYTES,
+};
+use super::{Locks, Sessions, State};
+use std::collections::VecDeque;
+
+/// Bytes that are not a snapshot, or not a sound one. Fetch it again, or take another.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The first bytes are not those of a snapshot.
+    #[error("this is not a snapshot of the state")]
+    Magic,
+    /// A snapshot of another version.
+    #[error("snapshot version {found} is not {SNAPSHOT_VERSION}; it is another release's")]
+    Version {
+        /// The version that it names.
+        found: u32,
+    },
+    /// The header is damaged.
+    #[error("the snapshot's header is damaged: its checksum does not match")]
+    HeaderChecksum,
+    /// The header states a counter that cannot be.
+    #[error("the snapshot's header states a counter beyond 2^63")]
+    Counter,
+    /// Acquires are queued in a session but in no lock.
+    #[error("{count} acquires of the snapshot are queued in their session but in no lock")]
+    Queued {
+        /// How many.
+        count: usize,
+    },
+    /// The bytes end before the last item.
+    #[error("the snapshot is cut short: {missing} items or more are missing")]
+    Truncated {
+        /// How many items were not seen whole.
+        missing: u64,
+    },
+    /// Bytes follow the last item.
+    #[error("bytes follow the last item of the snapshot")]
+    Trailing,
+    /// An item that cannot be.
+    #[error("{kind} {number} of the snapshot is not sound: {problem}")]
+    Item {
+        /// Which kind of item.
+        kind: &'static str,
+        /// Its number among those of its kind, from 0.
+        number: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Every item is sound but together they are not the state that was written.
+    #[error("the restored state has hash {found:032x}, the snapshot says {stated:032x}")]
+    Hash {
+        /// The hash in the header.
+        stated: u128,
+        /// The hash of what was restored.
+        found: u128,
+    },
+}
+
+/// No counter gets there by counting; beyond it the next step could overflow.
+const COUNTER_MAX: u64 = 1 << 63;
+
+/// Builds a state from a snapshot.
+pub struct Restorer {
+    /// Received bytes that do not make a whole record yet.
+    buffer: Vec<u8>,
+    header: Option<Header>,
+    state: State,
+}
+
+/// What is wrong with one item.
+type Problem = &'static str;
+
+/// The result of looking for one item at the front of the received bytes.
+enum Step {
+    /// It was decoded from that many bytes.
+    Took(usize),
+    /// It is not there whole.
+    Wait,
+}
+
+impl Default for Restorer {
+    fn default() -> Restorer {
+        Restorer::new()
+    }
+}
+
+impl Restorer {
+    /// A restorer that has seen no bytes.
+    pub fn new() -> Restorer {
+        Restorer {
+            buffer: Vec::new(),
+            header: None,
+            state: State::new(),
+        }
+    }
+
+    /// Takes the next bytes. After an error every later call reports it again.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.extend_from_slice(bytes);
+        let mut reader = Reader::new(&buffer);
+        let result = self.decode_all(&mut reader);
+        let decoded = buffer.len() - reader.remaining();
+        buffer.drain(..decoded);
+        self.buffer = buffer;
+        result
+    }
+
+    /// Ends the snapshot and gives the state, its hash compared with what the snapshot says.
+    pub fn finish(self) -> Result<State, RestoreError> {
+        let Some(header) = self.header else {
+            return Err(RestoreError::Truncated { missing: 1 });
+        };
+        match self.missing(&header) {
+            0 => {}
+            missing => return Err(RestoreError::Truncated { missing }),
+        }
+        if !self.buffer.is_empty() {
+            return Err(RestoreError::Trailing);
+        }
+        let waiting = self.state.locks.waiters().count();
+        match self.state.sessions.queued_count().abs_diff(waiting) {
+            0 => {}
+            count => return Err(RestoreError::Queued { count }),
+        }
+        match self.state.hash() {
+            found if found == header.hash => Ok(self.state),
+            found => Err(RestoreError::Hash {
+                stated: header.hash,
+                found,
+            }),
+        }
+    }
+
+    fn missing(&self, header: &Header) -> u64 {
+        let keys = header.keys - self.state.keys.table.len() as u64;
+        let locks = header.locks - self.state.locks.table.len() as u64;
+        let sessions = header.sessions - self.state.sessions.table.len() as u64;
+        keys.saturating_add(locks).saturating_add(sessions)
+    }
+
+    /// Decodes whole records until none is left; the reader stays before the first that is not.
+    fn decode_all(&mut self, reader: &mut Reader<'_>) -> Result<(), RestoreError> {
+        while reader.remaining() > 0 {
+            match self.decode_next(*reader)? {
+                Step::Took(bytes) => {
+                    reader
+                        .take(bytes)
+                        .expect("the record was just decoded from these");
+                }
+                Step::Wait => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn decode_next(&mut self, reader: Reader<'_>) -> Result<Step, RestoreError> {
+        let Some(header) = self.header else {
+            return self.take_header(reader);
+        };
+        let sessions = self.state.sessions.table.len() as u64;
+        let locks = self.state.locks.table.len() as u64;
+        let keys = self.state.keys.table.len() as u64;
+        let (kind, number, step) = if sessions < header.sessions {
+            ("session", sessions, self.take_session(reader))
+        } else if locks < header.locks {
+            ("lock", locks, self.take_lock(reader))
+        } else if keys < header.keys {
+            ("key", keys, self.take_key(reader))
+        } else {
+            return Err(RestoreError::Trailing);
+        };
+        step.map_err(|problem| RestoreError::Item {
+            kind,
+            number,
+            problem,
+        })
+    }
+
+    fn take_header(&mut self, reader: Reader<'_>) -> Result<Step, RestoreError> {
+        let Some(header) = decode_header(reader)? else {
+            return Ok(Step::Wait);
+        };
+        self.state.applied_index = header.applied_index;
+        self.state.time_ms = header.time_ms;
+        self.state.revision = header.revision;
+        self.state.locks.grants = header.grants;
+        self.state.sessions.opened = header.sessions_opened;
+        self.header = Some(header);
+        Ok(Step::Took(HEADER_BYTES))
+    }
+
+    fn take_session(&mut self, mut reader: Reader<'_>) -> Result<Step, Problem> {
+        let before = reader.remaining();
+        let Some((id, session)) = decode_session(&mut reader)? else {
+            return Ok(Step::Wait);
+        };
+        let sessions = &mut self.state.sessions;
+        if sessions.table.last_key().is_some_and(|last| *last >= id) {
+            return Err("it is out of order");
+        }
+        if id == 0 || id > sessions.opened {
+            return Err("its number was never given out");
+        }
+        if session.nonce != 0 && sessions.has_nonce(session.nonce) {
+            return Err("another session has its nonce");
+        }
+        sessions.restore(id, session);
+        Ok(Step::Took(before - reader.remaining()))
+    }
+
+    fn take_lock(&mut self, mut reader: Reader<'_>) -> Result<Step, Problem> {
+        let before = reader.remaining();
+        let Some((name, lock)) = decode_lock(&mut reader)? else {
+            return Ok(Step::Wait);
+        };
+        let State {
+            locks, sessions, ..
+        } = &mut self.state;
+        if locks.table.last_key().is_some_and(|last| *last >= name) {
+            return Err("it is out of order");
+        }
+        if lock.token == 0 || lock.token > locks.grants {
+            return Err("its token was never granted");
+        }
+        check_claims(&lock, locks, sessions)?;
+        locks.restore(name, lock);
+        Ok(Step::Took(before - reader.remaining()))
+    }
+
+    fn take_key(&mut self, mut reader: Reader<'_>) -> Result<Step, Problem> {
+        let before = reader.remaining();
+        let Some((key, item)) = decode_key(&mut reader)? else {
+            return Ok(Step::Wait);
+        };
+        if self
+            .state
+            .keys
+            .table
+            .last_key()
+            .is_some_and(|last| *last >= key)
+        {
+            return Err("it is out of order");
+        }
+        let Item {
+            create_revision,
+            mod_revision,
+            version,
+            ..
+        } = item;
+        let ordered = version <= mod_revision && create_revision <= mod_revision;
+        if !ordered || mod_revision > self.state.revision {
+            return Err("its revisions do not fit the store's");
+        }
+        self.state.keys.restore(key, item);
+        Ok(Step::Took(before - reader.remaining()))
+    }
+}
+
+/// `Ok(None)` here and below: the record is not there whole.
+fn decode_header(mut reader: Reader<'_>) -> Result<Option<Header>, RestoreError> {
+    let mut checked = reader;
+    let (Some(checked), true) = (
+        checked.take(HEADER_CHECKED_BYTES),
+        reader.remaining() >= HEADER_BYTES,
+    ) else {
+        return Ok(None);
+    };
+    if reader.take(MAGIC.len()) != Some(&MAGIC) {
+        return Err(RestoreError::Magic);
+    }
+    let header = read_header(&mut reader).expect("the length was checked above");
+    let (version, reserved, header, checksum, end) = header;
+    if version != SNAPSHOT_VERSION {
+        return Err(RestoreError::Version { found: version });
+    }
+    if checksum != crc32fast::hash(checked) || (reserved, end) != (0, 0) {
+        return Err(RestoreError::HeaderChecksum);
+    }
+    let Header {
+        applied_index,
+        time_ms,
+        revision,
+        grants,
+        sessions_opened,
+        ..
+    } = header;
+    let counters = [applied_index, time_ms, revision, grants, sessions_opened];
+    if counters.into_iter().any(|counter| counter > COUNTER_MAX) {
+        return Err(RestoreError::Counter);
+    }
+    Ok(Some(header))
+}
+
+/// What follows the magic: version, reserved, the header, its checksum, reserved.
+fn read_header(reader: &mut Reader<'_>) -> Option<(u32, u32, Header, u32, u32)> {
+    let version = reader.u32()?;
+    let reserved = reader.u32()?;
+    let header = Header {
+        applied_index: reader.u64()?,
+        time_ms: reader.u64()?,
+        revision: reader.u64()?,
+        grants: reader.u64()?,
+        sessions_opened: reader.u64()?,
+        sessions: reader.u64()?,
+        locks: reader.u64()?,
+        keys: reader.u64()?,
+        hash: reader.u128()?,
+    };
+    Some((version, reserved, header, reader.u32()?, reader.u32()?))
+}
+
+fn decode_session(reader: &mut Reader<'_>) -> Result<Option<(u64, Session)>, Problem> {
+    let Some((id, mut session, label_bytes, answers)) = read_session_header(reader) else {
+        return Ok(None);
+    };
+    if label_bytes > KEY_BYTES_MAX || answers as u64 > SESSION_WINDOW {
+        return Err("it states a length beyond its limit");
+    }
+    if session.lowest == 0 || session.generation == 0 || session.generation > COUNTER_MAX {
+        return Err("its window or generation cannot be");
+    }
+    let (Some(label), Some(answers)) = (
+        reader.take(label_bytes),
+        reader.take(answers * ANSWER_BYTES),
+    ) else {
+        return Ok(None);
+    };
+    session.label = label.into();
+    session.window = decode_window(session.lowest, answers)?;
+    Ok(Some((id, session)))
+}
+
+fn read_session_header(reader: &mut Reader<'_>) -> Option<(u64, Session, usize, usize)> {
+    let before = reader.remaining();
+    let id = reader.u64()?;
+    let session = Session {
+        generation: reader.u64()?,
+        ttl_ms: reader.u64()?,
+        nonce: reader.u128()?,
+        lowest: reader.u64()?,
+        label: Box::default(),
+        window: VecDeque::new(),
+    };
+    let label_bytes = reader.u32()? as usize;
+    let answers = reader.u32()? as usize;
+    assert_eq!(before - reader.remaining(), SESSION_HEADER_BYTES);
+    Some((id, session, label_bytes, answers))
+}
+
+fn decode_window(lowest: u64, answers: &[u8]) -> Result<VecDeque<Option<Outcome>>, Problem> {
+    let mut window = VecDeque::new();
+    let mut reader = Reader::new(answers);
+    while let Some((sequence, words)) = read_answer(&mut reader) {
+        let place = sequence
+            .checked_sub(lowest)
+            .filter(|place| *place < SESSION_WINDOW);
+        let place = place.ok_or("an answer lies outside its window")?;
+        let place = usize::try_from(place).expect("less than the window");
+        if place < window.len() {
+            return Err("its answers are out of order");
+        }
+        window.resize(place, None);
+        window.push_back(Some(
+            Outcome::from_words(words).ok_or("an answer is of no known form")?,
+        ));
+    }
+    Ok(window)
+}
+
+fn read_answer(reader: &mut Reader<'_>) -> Option<(u64, [u64; 3])> {
+    Some((reader.u64()?, [reader.u64()?, reader.u64()?, reader.u64()?]))
+}
+
+fn decode_lock(reader: &mut Reader<'_>) -> Result<Option<(Key, Lock)>, Problem> {
+    let Some((mut lock, name_bytes, waiters)) = read_lock_header(reader) else {
+        return Ok(None);
+    };
+    if name_bytes == 0 || name_bytes > KEY_BYTES_MAX {
+        return Err("its name is empty or beyond the limit");
+    }
+    if lock.next_ticket > COUNTER_MAX {
+        return Err("its tickets cannot be");
+    }
+    let (Some(name), Some(waiters)) = (reader.take(name_bytes), reader.take(waiters)) else {
+        return Ok(None);
+    };
+    let mut waiters = Reader::new(waiters);
+    let mut ticket_min = 0;
+    while let Some(waiter) = read_waiter(&mut waiters) {
+        if waiter.ticket < ticket_min || waiter.ticket >= lock.next_ticket {
+            return Err("its queue is out of order");
+        }
+        ticket_min = waiter.ticket + 1;
+        lock.waiters.push_back(waiter);
+    }
+    Ok(Some((Key::new(name), lock)))
+}
+
+/// The lock, and how many bytes its name and its waiters take.
+fn read_lock_header(reader: &mut Reader<'_>) -> Option<(Lock, usize, usize)> {
+    let before = reader.remaining();
+    let name_bytes = reader.u32()? as usize;
+    let waiters = reader.u32()? as usize;
+    let lock = Lock {
+        holder: read_claim(reader)?,
+        token: reader.u64()?,
+        next_ticket: reader.u64()?,
+        waiters: VecDeque::new(),
+    };
+    assert_eq!(before - reader.remaining(), LOCK_HEADER_BYTES);
+    Some((lock, name_bytes, waiters.checked_mul(WAITER_BYTES)?))
+}
+
+fn read_claim(reader: &mut Reader<'_>) -> Option<Claim> {
+    Some(Claim {
+        session: reader.u64()?,
+        sequence: reader.u64()?,
+    })
+}
+
+fn read_waiter(reader: &mut Reader<'_>) -> Option<Waiter> {
+    Some(Waiter {
+        claim: read_claim(reader)?,
+        ticket: reader.u64()?,
+    })
+}
+
+/// Every claim has a living session, waits in its window if it waits, and is made once.
+fn check_claims(lock: &Lock, locks: &Locks, sessions: &Sessions) -> Result<(), Problem> {
+    if sessions.table.get(&lock.holder.session).is_none() {
+        return Err("its holder is no session");
+    }
+    let waiting = lock.waiters.iter().map(|waiter| waiter.claim);
+    if waiting
+        .clone()
+        .any(|claim| !sessions.is_queued(claim.session, claim.sequence))
+    {
+        return Err("a waiter's session does not know that it waits");
+    }
+    let mut claims = waiting.chain([lock.holder]).collect::<Vec<_>>();
+    claims.sort_unstable();
+    let repeated = claims.windows(2).any(|pair| pair.first() == pair.last());
+    if repeated || claims.into_iter().any(|claim| locks.knows(claim)) {
+        return Err("a claim on it is made twice");
+    }
+    Ok(())
+}
+
+fn decode_key(reader: &mut Reader<'_>) -> Result<Option<(Key, Item)>, Problem> {
+    let Some(record) = read_key_header(reader) else {
+        return Ok(None);
+    };
+    let KeyRecord {
+        mut item,
+        key_bytes,
+        value_bytes,
+        reserved,
+    } = record;
+    if key_bytes == 0 || key_bytes > KEY_BYTES_MAX || value_bytes > VALUE_BYTES_MAX {
+        return Err("it states a length beyond its limit");
+    }
+    if reserved != 0 {
+        return Err("its reserved field is in use");
+    }
+    let (Some(key), Some(value)) = (reader.take(key_bytes), reader.take(value_bytes)) else {
+        return Ok(None);
+    };
+    if crc32fast::hash(value) != item.checksum {
+        return Err("its value does not match its checksum");
+    }
+    item.value = value.into();
+    Ok(Some((Key::new(key), item)))
+}
+
+struct KeyRecord {
+    item: Item,
+    key_bytes: usize,
+    value_bytes: usize,
+    reserved: u32,
+}
+
+fn read_key_header(reader: &mut Reader<'_>) -> Option<KeyRecord> {
+    let before = reader.remaining();
+    let key_bytes = reader.u32()? as usize;
+    let value_bytes = reader.u32()? as usize;
+    let checksum = reader.u32()?;
+    let reserved = reader.u32()?;
+    let item = Item {
+        value: Box::default(),
+        checksum,
+        create_revision: reader.u64()?,
+        mod_revision: reader.u64()?,
+        version: reader.u64()?,
+        session: reader.u64()?,
+    };
+    assert_eq!(before - reader.remaining(), KEY_HEADER_BYTES);
+    Some(KeyRecord {
+        item,
+        key_bytes,
+        value_bytes,
+        reserved,
+    })
+}
