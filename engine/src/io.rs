@@ -12,9 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::{AlignedBuf, Frame};
+use crate::format::BLOCK_BYTES;
 
+mod bell;
+mod data_dir;
+mod path;
+mod schedule;
 pub mod syscall;
 pub mod uring;
+
+pub use data_dir::PageCache;
 
 #[cfg(any(test, feature = "simulated"))]
 pub mod simulated;
@@ -150,6 +157,15 @@ pub enum Op {
         /// Which.
         path: String,
     },
+}
+
+impl Op {
+    /// Offsets are ours to get right: a device refuses what is not aligned.
+    fn assert_aligned(&self) {
+        if let Op::Write { offset, .. } | Op::Read { offset, .. } = self {
+            assert!(offset.is_multiple_of(BLOCK_BYTES as u64));
+        }
+    }
 }
 
 /// What an operation brought.
