@@ -1,0 +1,482 @@
+//! One frame: header, record table, payloads. Encoding and decoding, no I/O and no decisions.
+//!
+//! ```text
+//!    0  header (128)        what it is, where it belongs, what it promises
+//!  128  record table        32 bytes for each record
+//!    …  payloads            each starting at a multiple of 16, in the order of the table
+//!    …  zeros               to the next multiple of 4,096
+//! ```
+//!
+//! Invariants: a decoded header has lengths that fit its frame, and a decoded record lies within its frame.
+
+#![deny(clippy::indexing_slicing)]
+
+use crc32fast::Hasher;
+
+use crate::codec::{Reader, Writer, crc, crc_of_two};
+use crate::error::Check;
+use crate::format::{
+    BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_KIND_DATA, FRAME_KIND_NOTE, FRAME_MAGIC,
+    RECORD_ALIGN_BYTES, RECORD_ENTRY, RECORD_HEADER_BYTES, RECORD_RESET,
+};
+use crate::types::{Entry, HardState, Position};
+
+/// What a log's frames have mixed into their header checksums, so that no other log's frame passes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LogTag(u32);
+
+impl LogTag {
+    pub(crate) fn of(log_id: u128) -> LogTag {
+        LogTag(crc(&log_id.to_le_bytes()))
+    }
+
+    fn checksum(self, bytes: &[u8]) -> u32 {
+        let mut hasher = Hasher::new_with_initial(self.0);
+        hasher.update(bytes);
+        hasher.finalize()
+    }
+}
+
+/// What a frame says of the one before it in the chain.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Predecessor {
+    /// Its header's checksum; 0 before the first frame.
+    pub(crate) crc: u32,
+    /// The first index it holds; 0 when it holds none.
+    pub(crate) first_index: u64,
+    /// The last entry of the log after it.
+    pub(crate) last: Position,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FrameKind {
+    Data,
+    Note,
+}
+
+/// A frame's header, except its checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FrameHeader {
+    pub(crate) salt: u64,
+    pub(crate) seq: u64,
+    /// The promise: every frame up to this one was durable when this header was built.
+    pub(crate) durable_seq: u64,
+    pub(crate) slot: u32,
+    /// Its offset in blocks.
+    pub(crate) block: u32,
+    /// Record table and payloads.
+    pub(crate) body_bytes: u32,
+    pub(crate) table_crc: u32,
+    pub(crate) record_count: u16,
+    pub(crate) kind: FrameKind,
+    pub(crate) hard_state: HardState,
+    /// The first index it holds that it does not replace itself; 0 when it holds none.
+    pub(crate) first_index: u64,
+    /// The last entry of the log after it.
+    pub(crate) last: Position,
+    pub(crate) prev: Predecessor,
+}
+
+impl FrameHeader {
+    /// Writes the header and returns its checksum.
+    pub(crate) fn encode_into(&self, tag: LogTag, out: &mut [u8]) -> u32 {
+        let (out, _) = out.split_at_mut(FRAME_HEADER_BYTES);
+        let (magic, checked) = out.split_at_mut(8);
+        Writer::new(checked)
+            .u64(self.salt)
+            .u64(self.seq)
+            .u64(self.durable_seq)
+            .u32(self.slot)
+            .u32(self.block)
+            .u32(self.body_bytes)
+            .u32(self.table_crc)
+            .u32(self.prev.crc)
+            .u16(self.record_count)
+            .u8(match self.kind {
+                FrameKind::Data => FRAME_KIND_DATA,
+                FrameKind::Note => FRAME_KIND_NOTE,
+            })
+            .u8(0)
+            .u64(self.hard_state.term)
+            .u64(self.hard_state.vote)
+            .u64(self.first_index)
+            .u64(self.last.index)
+            .u64(self.last.term)
+            .u64(self.prev.first_index)
+            .u64(self.prev.last.index)
+            .u64(self.prev.last.term)
+            .zeros();
+        let checksum = tag.checksum(checked);
+        Writer::new(magic).bytes(&FRAME_MAGIC).u32(checksum);
+        checksum
+    }
+
+    /// Reads a header whose own checksum is right. Whether it belongs where it was found is [`Expected`]'s question.
+    pub(crate) fn decode(tag: LogTag, bytes: &[u8]) -> Result<(FrameHeader, u32), Check> {
+        let (bytes, _) = bytes.split_at_checked(FRAME_HEADER_BYTES).ok_or(Check::Length)?;
+        let (magic, checked) = bytes.split_at_checked(8).ok_or(Check::Length)?;
+        let mut reader = Reader::new(magic);
+        if reader.bytes(4) != Some(&FRAME_MAGIC) {
+            return Err(Check::Magic);
+        }
+        let checksum = reader.u32().ok_or(Check::Length)?;
+        if checksum != tag.checksum(checked) {
+            return Err(Check::HeaderChecksum);
+        }
+        Ok((FrameHeader::decode_fields(checked).ok_or(Check::Kind)?, checksum))
+    }
+
+    fn decode_fields(bytes: &[u8]) -> Option<FrameHeader> {
+        let reader = &mut Reader::new(bytes);
+        let salt = reader.u64()?;
+        let seq = reader.u64()?;
+        let durable_seq = reader.u64()?;
+        let slot = reader.u32()?;
+        let block = reader.u32()?;
+        let body_bytes = reader.u32()?;
+        let table_crc = reader.u32()?;
+        let prev_crc = reader.u32()?;
+        let record_count = reader.u16()?;
+        let kind = match (reader.u8()?, reader.u8()?) {
+            (FRAME_KIND_DATA, 0) => FrameKind::Data,
+            (FRAME_KIND_NOTE, 0) => FrameKind::Note,
+            _ => return None,
+        };
+        Some(FrameHeader {
+            salt,
+            seq,
+            durable_seq,
+            slot,
+            block,
+            body_bytes,
+            table_crc,
+            record_count,
+            kind,
+            hard_state: HardState { term: reader.u64()?, vote: reader.u64()? },
+            first_index: reader.u64()?,
+            last: position(reader)?,
+            prev: Predecessor {
+                crc: prev_crc,
+                first_index: reader.u64()?,
+                last: position(reader)?,
+            },
+        })
+    }
+
+    /// The whole frame with its padding.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        padded_frame_bytes(self.body_bytes as usize)
+    }
+
+    /// The indices it holds, as reports state them.
+    pub(crate) fn indices(&self) -> (u64, u64) {
+        indices(self.first_index, self.last)
+    }
+}
+
+impl Predecessor {
+    pub(crate) fn indices(&self) -> (u64, u64) {
+        indices(self.first_index, self.last)
+    }
+}
+
+fn indices(first_index: u64, last: Position) -> (u64, u64) {
+    if first_index == 0 { (0, 0) } else { (first_index, last.index) }
+}
+
+fn position(reader: &mut Reader<'_>) -> Option<Position> {
+    Some(Position { index: reader.u64()?, term: reader.u64()? })
+}
+
+/// What the next frame at a place must say for itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    pub(crate) salt: u64,
+    pub(crate) slot: u32,
+    pub(crate) block: u32,
+    pub(crate) seq: u64,
+    /// The promise of the frame before; promises never go backwards.
+    pub(crate) durable_seq_min: u64,
+    pub(crate) prev: Predecessor,
+    /// How many bytes the frame may take.
+    pub(crate) room_bytes: usize,
+}
+
+impl Expected {
+    pub(crate) fn check(&self, header: &FrameHeader) -> Result<(), Check> {
+        let promised = self.durable_seq_min..header.seq;
+        let checks = [
+            (header.salt == self.salt, Check::Salt),
+            (header.slot == self.slot && header.block == self.block, Check::Address),
+            (header.seq == self.seq, Check::Sequence),
+            (header.prev == self.prev, Check::Chain),
+            (promised.contains(&header.durable_seq), Check::Promise),
+            (header.frame_bytes() <= self.room_bytes, Check::Length),
+        ];
+        match checks.into_iter().find(|(passed, _)| !passed) {
+            Some((_, check)) => Err(check),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a record does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RecordKind {
+    /// One entry and the kind its writer gave it.
+    Entry(u8),
+    /// The log continues after the record's position.
+    Reset,
+}
+
+/// One line of a record table whose payload has been verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Record {
+    pub(crate) kind: RecordKind,
+    pub(crate) at: Position,
+    /// Where its payload starts, from the start of the frame.
+    pub(crate) start: usize,
+    /// The length of its payload.
+    pub(crate) bytes: usize,
+}
+
+/// What goes into a frame.
+#[derive(Clone, Debug)]
+pub(crate) enum Staged {
+    Entry(Entry),
+    Reset(Position),
+}
+
+impl Staged {
+    fn payload(&self) -> &[u8] {
+        match self {
+            Staged::Entry(entry) => &entry.payload,
+            Staged::Reset(_) => &[],
+        }
+    }
+
+    /// What it adds to a body.
+    pub(crate) fn body_bytes(&self) -> usize {
+        record_bytes(self.payload().len())
+    }
+}
+
+/// What a record with this payload adds to a body.
+pub(crate) fn record_bytes(payload_bytes: usize) -> usize {
+    RECORD_HEADER_BYTES + payload_bytes.next_multiple_of(RECORD_ALIGN_BYTES)
+}
+
+/// A frame around this body.
+pub(crate) fn padded_frame_bytes(body_bytes: usize) -> usize {
+    (FRAME_HEADER_BYTES + body_bytes).next_multiple_of(BLOCK_BYTES)
+}
+
+/// Fills `frame` with the records and the header, whose lengths, count and table checksum are set here.
+/// Returns the header's checksum. Every byte of `frame` is written.
+///
+/// Requires: `frame` is exactly as long as [`padded_frame_bytes`] says.
+pub(crate) fn encode(
+    tag: LogTag,
+    header: &mut FrameHeader,
+    records: &[Staged],
+    frame: &mut [u8],
+) -> u32 {
+    let body_bytes: usize = records.iter().map(Staged::body_bytes).sum();
+    assert!(frame.len() == padded_frame_bytes(body_bytes));
+    let (head, body) = frame.split_at_mut(FRAME_HEADER_BYTES);
+    let (table, mut payloads) = body.split_at_mut(records.len() * RECORD_HEADER_BYTES);
+    for (line, record) in table.chunks_exact_mut(RECORD_HEADER_BYTES).zip(records) {
+        let bytes = record.payload().len();
+        let (payload, rest) = payloads.split_at_mut(bytes.next_multiple_of(RECORD_ALIGN_BYTES));
+        let (payload, padding) = payload.split_at_mut(bytes);
+        payload.copy_from_slice(record.payload());
+        padding.fill(0);
+        encode_line(line, record, payload);
+        payloads = rest;
+    }
+    payloads.fill(0);
+    header.body_bytes = u32::try_from(body_bytes).expect("a frame is at most a quarter of 1 GiB");
+    header.record_count = u16::try_from(records.len()).expect("the batch is limited");
+    header.table_crc = crc(table);
+    header.encode_into(tag, head)
+}
+
+fn encode_line(line: &mut [u8], record: &Staged, payload: &[u8]) {
+    let (kind, entry_kind, at) = match record {
+        Staged::Entry(Entry { index, term, kind, .. }) => {
+            (RECORD_ENTRY, *kind, Position { index: *index, term: *term })
+        }
+        Staged::Reset(at) => (RECORD_RESET, 0, *at),
+    };
+    let (summary, checked) = line.split_at_mut(8);
+    Writer::new(checked).u64(at.index).u64(at.term).u8(kind).u8(entry_kind).zeros();
+    let length = u32::try_from(payload.len()).expect("a frame is at most a quarter of 1 GiB");
+    Writer::new(summary).u32(length).u32(crc_of_two(checked, payload));
+}
+
+/// Reads and verifies every record of a frame.
+///
+/// Requires: `header` is that frame's and its length was checked against the bytes at hand.
+pub(crate) fn decode_records(header: &FrameHeader, frame: &[u8]) -> Result<Vec<Record>, Check> {
+    records_of(header, frame, Verify::Everything)
+}
+
+/// Reads the record table of a frame of our own that never left memory.
+pub(crate) fn trusted_records(header: &FrameHeader, frame: &[u8]) -> Result<Vec<Record>, Check> {
+    records_of(header, frame, Verify::Bounds)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verify {
+    Everything,
+    Bounds,
+}
+
+fn records_of(header: &FrameHeader, frame: &[u8], verify: Verify) -> Result<Vec<Record>, Check> {
+    let body_bytes = header.body_bytes as usize;
+    let table_bytes = usize::from(header.record_count) * RECORD_HEADER_BYTES;
+    let table = frame.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + table_bytes);
+    let table = table.filter(|_| table_bytes <= body_bytes).ok_or(Check::Length)?;
+    if verify == Verify::Everything && crc(table) != header.table_crc {
+        return Err(Check::TableChecksum);
+    }
+    let mut records = Vec::with_capacity(usize::from(header.record_count));
+    let mut start = FRAME_HEADER_BYTES + table_bytes;
+    for line in table.chunks_exact(RECORD_HEADER_BYTES) {
+        let (record, checksum) = decode_line(line, start).ok_or(Check::Kind)?;
+        let payload = frame.get(start..start + record.bytes).ok_or(Check::Length)?;
+        if verify == Verify::Everything {
+            let (_, checked) = line.split_at_checked(8).ok_or(Check::Length)?;
+            if checksum != crc_of_two(checked, payload) {
+                return Err(Check::RecordChecksum);
+            }
+        }
+        start += record.bytes.next_multiple_of(RECORD_ALIGN_BYTES);
+        records.push(record);
+    }
+    if start == FRAME_HEADER_BYTES + body_bytes { Ok(records) } else { Err(Check::Length) }
+}
+
+fn decode_line(line: &[u8], start: usize) -> Option<(Record, u32)> {
+    let reader = &mut Reader::new(line);
+    let bytes = reader.u32()? as usize;
+    let checksum = reader.u32()?;
+    let at = position(reader)?;
+    let kind = match (reader.u8()?, reader.u8()?) {
+        (RECORD_ENTRY, entry_kind) => RecordKind::Entry(entry_kind),
+        (RECORD_RESET, 0) => RecordKind::Reset,
+        _ => return None,
+    };
+    (reader.u16()? == 0 && reader.u32()? == 0)
+        .then_some((Record { kind, at, start, bytes }, checksum))
+}
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test that is out of bounds fails, as it should")]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const TAG: LogTag = LogTag(7);
+
+    fn header() -> FrameHeader {
+        FrameHeader {
+            salt: 11,
+            seq: 5,
+            durable_seq: 3,
+            slot: 2,
+            block: 9,
+            body_bytes: 0,
+            table_crc: 0,
+            record_count: 0,
+            kind: FrameKind::Data,
+            hard_state: HardState { term: 4, vote: 1 },
+            first_index: 8,
+            last: Position { index: 9, term: 4 },
+            prev: Predecessor { crc: 77, first_index: 0, last: Position { index: 7, term: 3 } },
+        }
+    }
+
+    fn staged(index: u64, payload: &'static [u8]) -> Staged {
+        Staged::Entry(Entry { index, term: 4, kind: 1, payload: Bytes::from_static(payload) })
+    }
+
+    fn frame_of(records: &[Staged]) -> Vec<u8> {
+        let body: usize = records.iter().map(Staged::body_bytes).sum();
+        let mut frame = vec![0xAA; padded_frame_bytes(body)];
+        encode(TAG, &mut header(), records, &mut frame);
+        frame
+    }
+
+    fn decode(frame: &[u8]) -> Result<(FrameHeader, Vec<Record>), Check> {
+        let (header, _) = FrameHeader::decode(TAG, frame)?;
+        if header.frame_bytes() > frame.len() {
+            return Err(Check::Length);
+        }
+        let records = decode_records(&header, frame)?;
+        Ok((header, records))
+    }
+
+    #[test]
+    fn records_come_back_as_they_were_staged() {
+        let frame = frame_of(&[staged(8, b"hello"), staged(9, b""), staged(10, &[3; 40])]);
+        let (decoded, records) = decode(&frame).unwrap();
+        assert_eq!(decoded.prev, header().prev);
+        assert_eq!(decoded.hard_state, header().hard_state);
+        assert_eq!(records.iter().map(|r| r.at.index).collect::<Vec<_>>(), [8, 9, 10]);
+        assert_eq!(&frame[records[0].start..records[0].start + 5], b"hello");
+        assert!(records.iter().all(|r| r.start.is_multiple_of(RECORD_ALIGN_BYTES)));
+    }
+
+    #[test]
+    fn padding_is_zero_whatever_the_buffer_held() {
+        let frame = frame_of(&[staged(8, b"x")]);
+        let end = FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + 1;
+        assert!(frame[end..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_or_lies_in_padding() {
+        let records = [staged(8, b"hello"), Staged::Reset(Position { index: 9, term: 1 })];
+        let frame = frame_of(&records);
+        let used = FRAME_HEADER_BYTES + 2 * RECORD_HEADER_BYTES + 5;
+        for bit in 0..used * 8 {
+            let mut flipped = frame.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_log_does_not_pass() {
+        let frame = frame_of(&[staged(8, b"hello")]);
+        let other = FrameHeader::decode(LogTag(8), &frame);
+        assert_eq!(other.unwrap_err(), Check::HeaderChecksum);
+    }
+
+    #[test]
+    fn expected_names_the_first_check_that_fails() {
+        let expected = Expected {
+            salt: 11,
+            slot: 2,
+            block: 9,
+            seq: 5,
+            durable_seq_min: 3,
+            prev: header().prev,
+            room_bytes: BLOCK_BYTES,
+        };
+        assert_eq!(expected.check(&header()), Ok(()));
+        let cases = [
+            (Expected { salt: 12, ..expected }, Check::Salt),
+            (Expected { block: 8, ..expected }, Check::Address),
+            (Expected { seq: 6, ..expected }, Check::Sequence),
+            (Expected { prev: Predecessor::default(), ..expected }, Check::Chain),
+            (Expected { durable_seq_min: 4, ..expected }, Check::Promise),
+            (Expected { room_bytes: 0, ..expected }, Check::Length),
+        ];
+        for (expected, check) in cases {
+            assert_eq!(expected.check(&header()), Err(check));
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Which frame holds which entry: the log as positions, without a byte of it.
+//!
+//! Invariants: `start <= last`; the frames' ranges are ascending, do not overlap and together cover
+//! `start.index + 1 ..= last.index`; the runs of terms likewise.
+//!
+//! The writer and recovery feed it the same records in the same order, so what recovery finds is what the writer knew.
+
+use std::collections::VecDeque;
+
+use crate::error::Check;
+use crate::types::Position;
+
+/// A frame that holds at least one live entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FrameRef {
+    /// Its first live entry.
+    pub(crate) first: u64,
+    /// Its last live entry.
+    pub(crate) last: u64,
+    pub(crate) place: FramePlace,
+}
+
+/// Where a frame lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FramePlace {
+    pub(crate) seq: u64,
+    pub(crate) slot: u32,
+    /// Its offset in blocks.
+    pub(crate) block: u32,
+    /// Its length with padding.
+    pub(crate) bytes: u32,
+    /// The salt of its segment.
+    pub(crate) salt: u64,
+}
+
+/// The live entries of a log.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct LogIndex {
+    start: Position,
+    last: Position,
+    /// (term, first index of the run).
+    runs: VecDeque<(u64, u64)>,
+    frames: VecDeque<FrameRef>,
+    /// The first live entry of the frame whose records are being told.
+    open_first: Option<u64>,
+}
+
+impl LogIndex {
+    /// An empty log that continues after `start`.
+    pub(crate) fn starting_after(start: Position) -> LogIndex {
+        LogIndex { start, last: start, ..LogIndex::default() }
+    }
+
+    /// The entry before the first live one.
+    pub(crate) fn start(&self) -> Position {
+        self.start
+    }
+
+    pub(crate) fn last(&self) -> Position {
+        self.last
+    }
+
+    /// The first live entry told since the last `end_frame`; 0 is none.
+    pub(crate) fn open_first_index(&self) -> u64 {
+        self.open_first.unwrap_or(0)
+    }
+
+    /// Tells an ENTRY record: it replaces what is at its index and above.
+    /// At or below the start, where only recovery meets one, the log begins anew with it.
+    pub(crate) fn entry(&mut self, at: Position) -> Result<(), Check> {
+        if at.index == 0 || at.index > self.last.index + 1 {
+            return Err(Check::Indices);
+        }
+        if at.index <= self.start.index {
+            self.clear(Position { index: at.index - 1, term: 0 });
+        } else if at.index <= self.last.index {
+            self.truncate_from(at.index);
+        }
+        if self.runs.back().is_none_or(|run| run.0 != at.term) {
+            self.runs.push_back((at.term, at.index));
+        }
+        self.open_first.get_or_insert(at.index);
+        self.last = at;
+        Ok(())
+    }
+
+    /// Tells a RESET record: every entry is dropped and the log continues after `at`.
+    pub(crate) fn reset(&mut self, at: Position) {
+        self.clear(at);
+    }
+
+    /// The records told since the last call were this frame's.
+    pub(crate) fn end_frame(&mut self, place: FramePlace) {
+        if let Some(first) = self.open_first.take() {
+            self.frames.push_back(FrameRef { first, last: self.last.index, place });
+        }
+    }
+
+    /// The log starts after `start` from now on; entries up to there are no longer live.
+    ///
+    /// Requires: `start` is not before the current start and not after the last entry.
+    pub(crate) fn purge_upto(&mut self, start: Position) {
+        assert!(self.start.index <= start.index);
+        assert!(start.index <= self.last.index);
+        self.start = start;
+        while self.frames.front().is_some_and(|frame| frame.last <= start.index) {
+            self.frames.pop_front();
+        }
+        if let Some(frame) = self.frames.front_mut() {
+            frame.first = frame.first.max(start.index + 1);
+        }
+        while self.runs.get(1).is_some_and(|next| next.1 <= start.index + 1) {
+            self.runs.pop_front();
+        }
+        match self.runs.front_mut() {
+            Some(_) if start.index == self.last.index => self.runs.clear(),
+            Some(run) => run.1 = run.1.max(start.index + 1),
+            None => {}
+        }
+    }
+
+    /// The term of an entry at or after the start.
+    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
+        if index == self.start.index {
+            return Some(self.start.term);
+        }
+        if index < self.start.index || index > self.last.index {
+            return None;
+        }
+        let after = self.runs.partition_point(|run| run.1 <= index);
+        after.checked_sub(1).and_then(|at| self.runs.get(at)).map(|run| run.0)
+    }
+
+    /// (term, first index) of each run of live entries.
+    pub(crate) fn runs(&self) -> Vec<(u64, u64)> {
+        self.runs.iter().copied().collect()
+    }
+
+    /// The frames from the one that holds `index` on.
+    pub(crate) fn frames_from(&self, index: u64) -> impl Iterator<Item = &FrameRef> {
+        let at = self.frames.partition_point(|frame| frame.last < index);
+        self.frames.range(at..)
+    }
+
+    /// The frame of the first live entry.
+    pub(crate) fn first_frame(&self) -> Option<&FrameRef> {
+        self.frames.front()
+    }
+
+    fn clear(&mut self, start: Position) {
+        *self = LogIndex::starting_after(start);
+    }
+
+    fn truncate_from(&mut self, index: u64) {
+        while self.frames.back().is_some_and(|frame| frame.first >= index) {
+            self.frames.pop_back();
+        }
+        if let Some(frame) = self.frames.back_mut() {
+            frame.last = frame.last.min(index - 1);
+        }
+        while self.runs.back().is_some_and(|run| run.1 >= index) {
+            self.runs.pop_back();
+        }
+        self.open_first = self.open_first.filter(|first| *first < index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(seq: u64) -> FramePlace {
+        FramePlace { seq, slot: 0, block: 1, bytes: 4096, salt: 1 }
+    }
+
+    fn at(index: u64, term: u64) -> Position {
+        Position { index, term }
+    }
+
+    /// Frames of entries as (index, term), told in order.
+    fn index_of(frames: &[&[(u64, u64)]]) -> LogIndex {
+        let mut index = LogIndex::default();
+        for (seq, entries) in frames.iter().enumerate() {
+            for (i, term) in *entries {
+                index.entry(at(*i, *term)).unwrap();
+            }
+            index.end_frame(place(seq as u64));
+        }
+        index
+    }
+
+    fn ranges(index: &LogIndex) -> Vec<(u64, u64, u64)> {
+        index.frames.iter().map(|f| (f.first, f.last, f.place.seq)).collect()
+    }
+
+    #[test]
+    fn a_lower_entry_replaces_everything_from_it_on() {
+        let index = index_of(&[&[(1, 1), (2, 1)], &[(3, 1), (4, 2)], &[(2, 3), (3, 3)]]);
+        assert_eq!(ranges(&index), [(1, 1, 0), (2, 3, 2)]);
+        assert_eq!(index.runs(), [(1, 1), (3, 2)]);
+        assert_eq!(index.last(), at(3, 3));
+    }
+
+    #[test]
+    fn a_frame_that_replaces_its_own_entries_holds_the_last_of_each() {
+        let index = index_of(&[&[(1, 1), (2, 1), (3, 1), (2, 2)], &[(3, 2)]]);
+        assert_eq!(ranges(&index), [(1, 2, 0), (3, 3, 1)]);
+        let index = index_of(&[&[(1, 1)], &[(2, 1), (3, 1), (1, 2), (2, 2)]]);
+        assert_eq!(ranges(&index), [(1, 2, 1)]);
+    }
+
+    #[test]
+    fn an_entry_beyond_the_next_index_is_refused() {
+        let mut index = index_of(&[&[(1, 1)]]);
+        assert_eq!(index.entry(at(3, 1)), Err(Check::Indices));
+        assert_eq!(index.entry(at(0, 1)), Err(Check::Indices));
+    }
+
+    #[test]
+    fn a_reset_empties_the_log_and_it_goes_on_after_it() {
+        let mut index = index_of(&[&[(1, 1), (2, 1)]]);
+        index.reset(at(10, 4));
+        index.entry(at(11, 5)).unwrap();
+        index.end_frame(place(9));
+        assert_eq!(index.start(), at(10, 4));
+        assert_eq!(ranges(&index), [(11, 11, 9)]);
+        assert_eq!(index.runs(), [(5, 11)]);
+    }
+
+    #[test]
+    fn a_purge_keeps_the_frame_that_holds_the_next_entry() {
+        let mut index = index_of(&[&[(1, 1), (2, 1)], &[(3, 2), (4, 2)], &[(5, 2)]]);
+        index.purge_upto(at(3, 2));
+        assert_eq!(ranges(&index), [(4, 4, 1), (5, 5, 2)]);
+        assert_eq!(index.runs(), [(2, 4)]);
+        assert_eq!(index.term_at(3), Some(2));
+        assert_eq!(index.term_at(2), None);
+        index.purge_upto(at(5, 2));
+        assert_eq!(ranges(&index), []);
+        assert_eq!(index.runs(), []);
+        assert_eq!(index.term_at(5), Some(2));
+    }
+
+    #[test]
+    fn terms_are_known_for_every_live_entry() {
+        let index = index_of(&[&[(1, 1), (2, 1), (3, 4)], &[(4, 4), (5, 9)]]);
+        let terms: Vec<_> = (0..=6).map(|i| index.term_at(i)).collect();
+        assert_eq!(terms, [Some(0), Some(1), Some(1), Some(4), Some(4), Some(9), None]);
+    }
+}

@@ -1,0 +1,81 @@
+//! Limits and tunables, each with its unit.
+
+use crate::error::OpenError;
+use crate::format::{
+    BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, SLOT_BYTES_MAX,
+    SLOT_BYTES_MIN,
+};
+
+/// How an engine works. Only `slot_bytes` is part of the format.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The size of every slot: 1 MiB to 1 GiB, whole MiB, the same for the life of a directory.
+    pub slot_bytes: u64,
+    /// Frames in flight at once; 1 or more.
+    pub inflight_frames_max: usize,
+    /// A further frame starts while one is in flight if this many bytes wait.
+    pub further_frame_bytes: usize,
+    /// Entries are batched into a frame up to this size. One larger entry may make a frame up to a quarter of a slot.
+    pub frame_bytes_max: usize,
+    /// A further frame starts, whatever waits, if the oldest write has been in flight for this long.
+    pub overdue_us: u64,
+    /// A NOTE frame follows when the pipeline has been empty for this long.
+    pub note_after_us: u64,
+    /// Recent frames are kept in memory for readers up to this size.
+    pub tail_bytes_max: usize,
+    /// Free slots kept pre-written ahead of need; 1 or more.
+    pub slots_ready: usize,
+    /// Seeds the salts of segments. Must differ between any two opens of a directory.
+    pub seed: [u64; 2],
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            slot_bytes: 64 << 20,
+            inflight_frames_max: 4,
+            further_frame_bytes: 64 << 10,
+            frame_bytes_max: 1 << 20,
+            overdue_us: 2_000,
+            note_after_us: 5_000,
+            tail_bytes_max: 32 << 20,
+            slots_ready: 2,
+            seed: [0, 0],
+        }
+    }
+}
+
+impl Options {
+    /// The largest payload of one entry: its frame fills a quarter of a slot.
+    pub fn entry_bytes_max(&self) -> usize {
+        self.frame_limit() - FRAME_HEADER_BYTES - RECORD_HEADER_BYTES - RECORD_ALIGN_BYTES
+    }
+
+    /// The largest frame in bytes.
+    pub(crate) fn frame_limit(&self) -> usize {
+        let quarter = usize::try_from(self.slot_bytes / 4).expect("a quarter of at most 1 GiB");
+        quarter / BLOCK_BYTES * BLOCK_BYTES
+    }
+
+    /// Batches stop growing at this many bytes.
+    pub(crate) fn batch_limit(&self) -> usize {
+        self.frame_bytes_max.clamp(BLOCK_BYTES, self.frame_limit())
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), OpenError> {
+        let bad = |what: &str| Err(OpenError::Options { what: what.to_owned() });
+        if !(SLOT_BYTES_MIN..=SLOT_BYTES_MAX).contains(&self.slot_bytes) {
+            return bad("slot_bytes must be between 1 MiB and 1 GiB");
+        }
+        if !self.slot_bytes.is_multiple_of(SLOT_BYTES_MIN) {
+            return bad("slot_bytes must be a multiple of 1 MiB");
+        }
+        if self.inflight_frames_max == 0 {
+            return bad("inflight_frames_max must be at least 1");
+        }
+        if self.slots_ready == 0 {
+            return bad("slots_ready must be at least 1");
+        }
+        Ok(())
+    }
+}

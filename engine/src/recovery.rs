@@ -1,0 +1,467 @@
+//! What a set of slots means: the decision about the first bad frame, the walk back over the segments, the replay.
+//! Pure over bytes: a [`Slots`] gives them, nothing is written and nothing is deleted.
+//!
+//! Invariants: what is recovered is a prefix, in frames, of what was written; it holds every acknowledged frame, or
+//! the recovery refuses; it is the same however often it is repeated.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::error::{Check, Damage, OpenError, Proof};
+use crate::format::SEGMENT_HEADER_BYTES;
+use crate::frame::{LogTag, Predecessor, RecordKind};
+use crate::index::{FramePlace, LogIndex};
+use crate::scan::{Failure, Scan, ScannedFrame, highest_promise, scan};
+use crate::segment::{Head, SegmentHeader, ValidEnd};
+use crate::types::{CheckpointInfo, HardState, Position};
+
+/// The bytes of the slots.
+pub(crate) trait Slots {
+    /// How many there are; they are numbered from 0.
+    fn count(&self) -> u32;
+    /// The first `bytes` of a slot, replacing what `into` held. Blocks that cannot be read are filled with 0xEE.
+    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError>;
+}
+
+/// What recovery knows before it looks at a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known<'a> {
+    /// Names the directory in messages.
+    pub(crate) dir: &'a str,
+    pub(crate) log_id: u128,
+    pub(crate) slot_bytes: u64,
+    /// Good checkpoints, newest first, at most two.
+    pub(crate) checkpoints: &'a [CheckpointInfo],
+}
+
+/// A segment that holds live entries, or the newest one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) slot: u32,
+    pub(crate) first_seq: u64,
+    pub(crate) last_seq: u64,
+    pub(crate) last_crc: u32,
+    /// The first byte after the last frame.
+    pub(crate) end: u64,
+    /// Whether a frame in it changed the log: without one nothing needs it once its successor's header is durable.
+    pub(crate) has_records: bool,
+}
+
+impl Segment {
+    pub(crate) fn valid_end(&self) -> ValidEnd {
+        let Segment { number, end, last_seq, last_crc, .. } = *self;
+        ValidEnd { number, end, last_seq, last_crc }
+    }
+}
+
+/// A tail that was cut because nobody had promised it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TornTail {
+    /// The slot.
+    pub slot: u32,
+    /// The first byte that was cut.
+    pub offset: u64,
+    /// The sequence number of the first frame that was cut.
+    pub seq: u64,
+    /// What it failed.
+    pub check: Check,
+}
+
+/// The log as its slots hold it.
+#[derive(Clone, Debug)]
+pub(crate) struct RecoveredLog {
+    pub(crate) hard_state: HardState,
+    pub(crate) index: LogIndex,
+    /// Oldest first; the last one was open.
+    pub(crate) chain: VecDeque<Segment>,
+    pub(crate) last_seq: u64,
+    pub(crate) prev: Predecessor,
+    pub(crate) number: u64,
+    pub(crate) epoch: u64,
+    pub(crate) frames: u64,
+    pub(crate) bytes_scanned: u64,
+    pub(crate) torn: Option<TornTail>,
+    /// Whether a checkpoint from a peer replaced the log.
+    pub(crate) was_reset: bool,
+}
+
+/// What the first bad frame of the newest segment means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// It had been durable.
+    Corrupt(Proof),
+    /// Its write, or one before it in flight, had not ended: it and everything after it is cut.
+    Torn,
+}
+
+/// Decides about the first frame, of sequence number `seq`, that failed a check.
+///
+/// | where it lies                                   | who promises `>= seq`                   | decision      |
+/// |-------------------------------------------------|-----------------------------------------|---------------|
+/// | below the end that the next segment states      | that header: a roll waits for all before | corrupt       |
+/// | in the newest segment                           | a later frame of the same segment       | corrupt       |
+/// | in the newest segment                           | a frame in a slot outside of the chain  | corrupt       |
+/// | in the newest segment                           | a checkpoint taken on this node         | corrupt       |
+/// | in the newest segment                           | nobody; valid frames may follow it      | torn: cut     |
+///
+/// Which check failed, header or payload, plays no part: a write can tear anywhere (P10, P12, P13).
+pub(crate) fn decide(seq: u64, witnesses: &[Proof]) -> Verdict {
+    let promises = |proof: &&Proof| match proof {
+        Proof::Successor => true,
+        Proof::LaterFrame { durable_seq }
+        | Proof::OtherSlot { durable_seq, .. }
+        | Proof::Checkpoint { durable_seq, .. } => *durable_seq >= seq,
+    };
+    match witnesses.iter().find(promises) {
+        Some(proof) => Verdict::Corrupt(*proof),
+        None => Verdict::Torn,
+    }
+}
+
+/// Recovers the log.
+pub(crate) fn recover(slots: &mut dyn Slots, known: &Known<'_>) -> Result<RecoveredLog, OpenError> {
+    let mut recovery = Recovery::new(slots, known);
+    let heads = recovery.heads()?;
+    let newest = heads.last_key_value().map(|(_, header)| *header);
+    let segments = match newest {
+        Some(newest) => recovery.walk_back(&heads, newest)?,
+        None => VecDeque::new(),
+    };
+    recovery.judge_tail(&segments)?;
+    recovery.replay(segments, newest)
+}
+
+struct Recovery<'a> {
+    slots: &'a mut dyn Slots,
+    known: &'a Known<'a>,
+    tag: LogTag,
+    bytes: Vec<u8>,
+    bytes_scanned: u64,
+    torn: Option<TornTail>,
+}
+
+/// A segment and what its bytes hold.
+struct Scanned {
+    header: SegmentHeader,
+    scan: Scan,
+}
+
+impl<'a> Recovery<'a> {
+    fn new(slots: &'a mut dyn Slots, known: &'a Known<'a>) -> Recovery<'a> {
+        let tag = LogTag::of(known.log_id);
+        Recovery { slots, known, tag, bytes: Vec::new(), bytes_scanned: 0, torn: None }
+    }
+
+    fn read(&mut self, slot: u32, bytes: u64) -> Result<(), OpenError> {
+        self.bytes_scanned += bytes;
+        self.slots.read(slot, bytes, &mut self.bytes)
+    }
+
+    /// The segments by number.
+    fn heads(&mut self) -> Result<BTreeMap<u64, SegmentHeader>, OpenError> {
+        let mut heads: BTreeMap<u64, SegmentHeader> = BTreeMap::new();
+        for slot in 0..self.slots.count() {
+            self.read(slot, SEGMENT_HEADER_BYTES as u64)?;
+            let head = SegmentHeader::classify(
+                &self.bytes,
+                self.known.log_id,
+                slot,
+                self.known.slot_bytes,
+            );
+            let Head::Segment(header) = head else { continue };
+            if let Some(other) = heads.insert(header.number, header) {
+                return Err(OpenError::SegmentTwice {
+                    dir: self.known.dir.to_owned(),
+                    number: header.number,
+                    first: other.slot,
+                    second: slot,
+                });
+            }
+        }
+        Ok(heads)
+    }
+
+    /// The newest segment and those before it, oldest first, as far back as an entry is needed from them.
+    fn walk_back(
+        &mut self,
+        heads: &BTreeMap<u64, SegmentHeader>,
+        newest: SegmentHeader,
+    ) -> Result<VecDeque<Scanned>, OpenError> {
+        let log_start = self.log_start(Some(newest));
+        let mut segments = VecDeque::from([self.scan_segment(newest, None)?]);
+        while let Some(oldest) = segments.front()
+            && !oldest.covers(log_start)
+        {
+            let ValidEnd { number, .. } = oldest.header.before;
+            let Some(header) = heads.get(&number) else {
+                return Err(OpenError::SegmentMissing {
+                    dir: self.known.dir.to_owned(),
+                    number,
+                    successor: oldest.header.number,
+                    log_start,
+                });
+            };
+            let before = self.scan_segment(*header, Some(oldest.header.before))?;
+            segments.push_front(before);
+        }
+        Ok(segments)
+    }
+
+    /// Entries up to here are in every checkpoint that is kept, or were dropped by a reset.
+    fn log_start(&self, newest: Option<SegmentHeader>) -> Position {
+        let stated = newest.map(|header| header.log_start).unwrap_or_default();
+        match self.known.checkpoints {
+            [_, older] if older.at.index > stated.index => older.at,
+            _ => stated,
+        }
+    }
+
+    /// Reads a segment. Where its end is stated, it must be sound up to exactly there.
+    fn scan_segment(
+        &mut self,
+        header: SegmentHeader,
+        stated: Option<ValidEnd>,
+    ) -> Result<Scanned, OpenError> {
+        let read_bytes = stated.map_or(self.known.slot_bytes, |stated| stated.end);
+        self.read(header.slot, read_bytes)?;
+        let scan = scan(&self.bytes, &header, self.tag, stated.map(|stated| stated.end));
+        let Some(stated) = stated else { return Ok(Scanned { header, scan }) };
+        if let Some(failure) = scan.failure {
+            return Err(self.damaged(header.slot, failure, Proof::Successor));
+        }
+        if (scan.last_seq, scan.last.crc) != (stated.last_seq, stated.last_crc) {
+            let failure = Failure {
+                offset: scan.frames.last().map_or(scan.end, |frame| frame.offset),
+                seq: stated.last_seq,
+                check: Check::Chain,
+                indices: None,
+                traces: true,
+                promised_seq: 0,
+            };
+            return Err(self.damaged(header.slot, failure, Proof::Successor));
+        }
+        Ok(Scanned { header, scan })
+    }
+
+    /// Decides about the first bad frame after the end of the log.
+    fn judge_tail(&mut self, segments: &VecDeque<Scanned>) -> Result<(), OpenError> {
+        let newest = segments.back();
+        let (slot, failure) = match newest {
+            Some(Scanned { header, scan }) => (header.slot, scan.failure.unwrap_or(end_of(scan))),
+            None => (0, Failure { seq: 1, ..NOTHING }),
+        };
+        let mut witnesses = vec![Proof::LaterFrame { durable_seq: failure.promised_seq }];
+        for checkpoint in self.known.checkpoints {
+            let CheckpointInfo { at, durable_seq, .. } = *checkpoint;
+            witnesses.push(Proof::Checkpoint { index: at.index, durable_seq });
+        }
+        self.promises_elsewhere(segments, &mut witnesses)?;
+        match decide(failure.seq, &witnesses) {
+            Verdict::Corrupt(proof) => Err(self.damaged(slot, failure, proof)),
+            Verdict::Torn => {
+                let Failure { offset, seq, check, traces, .. } = failure;
+                self.torn = traces.then_some(TornTail { slot, offset, seq, check });
+                Ok(())
+            }
+        }
+    }
+
+    /// A slot outside of the chain may be the newest segment whose header was lost.
+    fn promises_elsewhere(
+        &mut self,
+        segments: &VecDeque<Scanned>,
+        witnesses: &mut Vec<Proof>,
+    ) -> Result<(), OpenError> {
+        for slot in 0..self.slots.count() {
+            if segments.iter().any(|segment| segment.header.slot == slot) {
+                continue;
+            }
+            self.read(slot, self.known.slot_bytes)?;
+            if let Some((_, header)) = highest_promise(&self.bytes, slot, self.tag) {
+                witnesses.push(Proof::OtherSlot { slot, durable_seq: header.durable_seq });
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, slot: u32, failure: Failure, proof: Proof) -> OpenError {
+        let Failure { offset, seq, check, indices, .. } = failure;
+        let proof = Some(proof);
+        let damage = Box::new(Damage { slot, offset, seq, indices, check, proof });
+        OpenError::Damaged { dir: self.known.dir.to_owned(), damage }
+    }
+
+    /// Tells every record in order, then applies what the checkpoints say.
+    fn replay(
+        self,
+        segments: VecDeque<Scanned>,
+        newest: Option<SegmentHeader>,
+    ) -> Result<RecoveredLog, OpenError> {
+        let mut log = RecoveredLog {
+            hard_state: newest.map(|header| header.hard_state).unwrap_or_default(),
+            index: LogIndex::default(),
+            chain: VecDeque::new(),
+            last_seq: newest.map_or(0, |header| header.first_seq - 1),
+            prev: newest.map(|header| header.prev).unwrap_or_default(),
+            number: newest.map_or(0, |header| header.number),
+            epoch: newest.map_or(0, |header| header.epoch),
+            frames: 0,
+            bytes_scanned: self.bytes_scanned,
+            torn: self.torn,
+            was_reset: false,
+        };
+        if let Some(oldest) = segments.front() {
+            log.index = LogIndex::starting_after(oldest.header.prev.last);
+        }
+        for segment in &segments {
+            self.replay_segment(segment, &mut log)?;
+        }
+        self.settle_start(&mut log, newest)?;
+        Ok(log)
+    }
+
+    fn replay_segment(&self, segment: &Scanned, log: &mut RecoveredLog) -> Result<(), OpenError> {
+        let Scanned { header, scan } = segment;
+        if header.prev.last != log.index.last() {
+            // An open that found a newer checkpoint from a peer restated the log as empty after it.
+            if header.log_start != header.prev.last {
+                return Err(self.misplaced(
+                    header.slot,
+                    SEGMENT_HEADER_BYTES as u64,
+                    header.first_seq,
+                ));
+            }
+            log.index.reset(header.log_start);
+        }
+        log.hard_state = header.hard_state;
+        let mut has_records = false;
+        for frame in &scan.frames {
+            has_records |= !frame.records.is_empty();
+            replay_frame(frame, &mut log.index)
+                .map_err(|_| self.misplaced(header.slot, frame.offset, frame.header.seq))?;
+            log.hard_state = frame.header.hard_state;
+            log.frames += 1;
+        }
+        log.last_seq = scan.last_seq;
+        log.prev = scan.last;
+        log.chain.push_back(Segment {
+            number: header.number,
+            slot: header.slot,
+            first_seq: header.first_seq,
+            last_seq: scan.last_seq,
+            last_crc: scan.last.crc,
+            end: scan.end,
+            has_records,
+        });
+        Ok(())
+    }
+
+    fn misplaced(&self, slot: u32, offset: u64, seq: u64) -> OpenError {
+        let failure = Failure { offset, seq, check: Check::Indices, ..NOTHING };
+        self.damaged(slot, failure, Proof::Successor)
+    }
+
+    /// Where the log starts, and whether a checkpoint reaches that.
+    fn settle_start(
+        &self,
+        log: &mut RecoveredLog,
+        newest: Option<SegmentHeader>,
+    ) -> Result<(), OpenError> {
+        let checkpoint = self.known.checkpoints.first().copied();
+        let log_start = self.log_start(newest);
+        let stored = log.index.start().index..=log.index.last().index;
+        if stored.contains(&log_start.index) {
+            log.index.purge_upto(log_start);
+        }
+        if let Some(CheckpointInfo { at, installed: true, .. }) = checkpoint
+            && at.index >= log.index.start().index
+            && log.index.term_at(at.index) != Some(at.term)
+        {
+            log.index.reset(at);
+            log.prev.last = at;
+            log.was_reset = true;
+            return Ok(());
+        }
+        let reached = checkpoint.map_or(0, |info| info.at.index);
+        if log.index.start().index > reached
+            || reached > log.index.last().index
+            || log.index.start().index < log_start.index
+        {
+            return Err(self.gap(log.index.start().index));
+        }
+        Ok(())
+    }
+
+    fn gap(&self, log_start: u64) -> OpenError {
+        let checkpoint = self.known.checkpoints.first().map_or(0, |info| info.at.index);
+        OpenError::Gap { dir: self.known.dir.to_owned(), log_start, checkpoint }
+    }
+}
+
+impl Scanned {
+    /// Whether nothing before this segment is needed: it writes every live entry after `log_start` itself.
+    fn covers(&self, log_start: Position) -> bool {
+        let records = || self.scan.frames.iter().flat_map(|frame| &frame.records);
+        self.header.prev.last.index <= log_start.index
+            || self.header.log_start == self.header.prev.last
+            || records().any(|record| match record.kind {
+                RecordKind::Entry(_) => record.at.index <= log_start.index + 1,
+                RecordKind::Reset => true,
+            })
+    }
+}
+
+fn replay_frame(frame: &ScannedFrame, index: &mut LogIndex) -> Result<(), Check> {
+    for record in &frame.records {
+        match record.kind {
+            RecordKind::Entry(_) => index.entry(record.at)?,
+            RecordKind::Reset => index.reset(record.at),
+        }
+    }
+    if index.last() != frame.header.last || index.open_first_index() != frame.header.first_index {
+        return Err(Check::Indices);
+    }
+    index.end_frame(place(frame));
+    Ok(())
+}
+
+fn place(frame: &ScannedFrame) -> FramePlace {
+    FramePlace {
+        seq: frame.header.seq,
+        slot: frame.header.slot,
+        block: frame.header.block,
+        bytes: u32::try_from(frame.header.frame_bytes()).expect("a frame fits a slot"),
+        salt: frame.header.salt,
+    }
+}
+
+const NOTHING: Failure = Failure {
+    offset: SEGMENT_HEADER_BYTES as u64,
+    seq: 0,
+    check: Check::Magic,
+    indices: None,
+    traces: false,
+    promised_seq: 0,
+};
+
+fn end_of(scan: &Scan) -> Failure {
+    Failure { offset: scan.end, seq: scan.last_seq + 1, check: Check::Length, ..NOTHING }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promise_alone_tells_torn_from_corrupt() {
+        let later = |durable_seq| Proof::LaterFrame { durable_seq };
+        assert_eq!(decide(9, &[]), Verdict::Torn);
+        assert_eq!(decide(9, &[later(8)]), Verdict::Torn);
+        assert_eq!(decide(9, &[later(8), later(9)]), Verdict::Corrupt(later(9)));
+        assert_eq!(decide(9, &[Proof::Successor]), Verdict::Corrupt(Proof::Successor));
+        let slot = Proof::OtherSlot { slot: 1, durable_seq: 30 };
+        assert_eq!(decide(9, &[later(0), slot]), Verdict::Corrupt(slot));
+        let checkpoint = Proof::Checkpoint { index: 4, durable_seq: 9 };
+        assert_eq!(decide(9, &[checkpoint]), Verdict::Corrupt(checkpoint));
+    }
+}

@@ -1,0 +1,173 @@
+//! Reads the frames of one segment out of its bytes. It says where the first bad one is, and decides nothing.
+
+#![deny(clippy::indexing_slicing)]
+
+use crate::error::Check;
+use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};
+use crate::frame::{Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, decode_records};
+use crate::segment::SegmentHeader;
+
+/// A frame that passed every check.
+#[derive(Clone, Debug)]
+pub(crate) struct ScannedFrame {
+    pub(crate) offset: u64,
+    pub(crate) header: FrameHeader,
+    pub(crate) records: Vec<Record>,
+}
+
+/// The first frame that did not pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Failure {
+    pub(crate) offset: u64,
+    /// The sequence number that belongs there.
+    pub(crate) seq: u64,
+    pub(crate) check: Check,
+    /// The indices it held, as far as its own header or its successor's tells.
+    pub(crate) indices: Option<(u64, u64)>,
+    /// Whether something of this segment's life lies at or after it: a write that did not end.
+    pub(crate) traces: bool,
+    /// The highest promise of a later frame of this segment.
+    pub(crate) promised_seq: u64,
+}
+
+/// What the bytes of a segment hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    pub(crate) frames: Vec<ScannedFrame>,
+    /// The first byte after the last frame.
+    pub(crate) end: u64,
+    pub(crate) last_seq: u64,
+    /// The last frame, or what the segment's header says of the one before the first.
+    pub(crate) last: Predecessor,
+    /// Why the scan ended before `end`; absent when it ended at the stated end.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Reads frames until one fails or, where the end is stated, until that end.
+pub(crate) fn scan(
+    bytes: &[u8],
+    segment: &SegmentHeader,
+    tag: LogTag,
+    stated_end: Option<u64>,
+) -> Scan {
+    let mut scan = Scan {
+        frames: Vec::new(),
+        end: SEGMENT_HEADER_BYTES as u64,
+        last_seq: segment.first_seq - 1,
+        last: segment.prev,
+        failure: None,
+    };
+    let mut durable_seq_min = 0;
+    while stated_end != Some(scan.end) {
+        match next_frame(bytes, segment, tag, &scan, durable_seq_min) {
+            Ok((frame, crc)) => {
+                durable_seq_min = frame.header.durable_seq;
+                scan.accept(frame, crc);
+            }
+            Err((check, indices)) => {
+                scan.failure = Some(failure(bytes, segment, tag, &scan, check, indices));
+                break;
+            }
+        }
+    }
+    scan
+}
+
+impl Scan {
+    fn accept(&mut self, frame: ScannedFrame, crc: u32) {
+        let FrameHeader { seq, first_index, last, .. } = frame.header;
+        self.end += frame.header.frame_bytes() as u64;
+        self.last_seq = seq;
+        self.last = Predecessor { crc, first_index, last };
+        self.frames.push(frame);
+    }
+}
+
+type Refused = (Check, Option<(u64, u64)>);
+
+fn next_frame(
+    bytes: &[u8],
+    segment: &SegmentHeader,
+    tag: LogTag,
+    scan: &Scan,
+    durable_seq_min: u64,
+) -> Result<(ScannedFrame, u32), Refused> {
+    let rest = tail(bytes, scan.end);
+    let (header, crc) = FrameHeader::decode(tag, rest).map_err(|check| (check, None))?;
+    let expected = Expected {
+        salt: segment.salt,
+        slot: segment.slot,
+        block: block_of(scan.end),
+        seq: scan.last_seq + 1,
+        durable_seq_min,
+        prev: scan.last,
+        room_bytes: rest.len(),
+    };
+    expected.check(&header).map_err(|check| (check, None))?;
+    let refused = |check| (check, Some(header.indices()));
+    let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
+    let records = decode_records(&header, frame).map_err(refused)?;
+    if header.kind == FrameKind::Note && !records.is_empty() {
+        return Err(refused(Check::Kind));
+    }
+    Ok((ScannedFrame { offset: scan.end, header, records }, crc))
+}
+
+fn failure(
+    bytes: &[u8],
+    segment: &SegmentHeader,
+    tag: LogTag,
+    scan: &Scan,
+    check: Check,
+    indices: Option<(u64, u64)>,
+) -> Failure {
+    let seq = scan.last_seq + 1;
+    let mut failure =
+        Failure { offset: scan.end, seq, check, indices, traces: false, promised_seq: 0 };
+    failure.traces = is_trace(tail(bytes, scan.end), segment, seq);
+    for (_, header) in headers(bytes, scan.end, segment.slot, tag) {
+        if header.salt != segment.salt {
+            continue;
+        }
+        failure.traces = true;
+        failure.promised_seq = failure.promised_seq.max(header.durable_seq);
+        if header.seq == seq + 1 {
+            failure.indices = failure.indices.or(Some(header.prev.indices()));
+        }
+    }
+    failure
+}
+
+/// Whether these bytes were once a header of this segment: a broken one still shows its salt or its number.
+fn is_trace(bytes: &[u8], segment: &SegmentHeader, seq: u64) -> bool {
+    let field = |at: usize| bytes.get(at..at + 8);
+    field(8) == Some(&segment.salt.to_le_bytes()) || field(16) == Some(&seq.to_le_bytes())
+}
+
+/// Every frame header at a block boundary from `offset` on that is whole and says that it belongs there.
+pub(crate) fn headers(
+    bytes: &[u8],
+    offset: u64,
+    slot: u32,
+    tag: LogTag,
+) -> impl Iterator<Item = (u64, FrameHeader)> {
+    let blocks = tail(bytes, offset).chunks(BLOCK_BYTES);
+    let offsets = (offset..).step_by(BLOCK_BYTES);
+    offsets.zip(blocks).filter_map(move |(offset, block)| {
+        let (header, _) = FrameHeader::decode(tag, block).ok()?;
+        (header.slot == slot && header.block == block_of(offset)).then_some((offset, header))
+    })
+}
+
+/// The highest promise of any frame in a slot, whichever segment it belonged to.
+pub(crate) fn highest_promise(bytes: &[u8], slot: u32, tag: LogTag) -> Option<(u64, FrameHeader)> {
+    headers(bytes, 0, slot, tag).max_by_key(|(_, header)| header.durable_seq)
+}
+
+fn tail(bytes: &[u8], offset: u64) -> &[u8] {
+    usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or(&[])
+}
+
+fn block_of(offset: u64) -> u32 {
+    u32::try_from(offset / BLOCK_BYTES as u64).expect("a slot is at most 1 GiB")
+}

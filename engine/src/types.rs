@@ -1,0 +1,215 @@
+//! The words the engine and its caller share. The engine orders terms for nobody and reads no payload.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::error::{CheckpointError, ReadError};
+
+/// One entry of the log by index and term. (0, 0) is the position before the first entry.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Position {
+    /// 1-based; dense.
+    pub index: u64,
+    /// Opaque to the engine.
+    pub term: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (term {})", self.index, self.term)
+    }
+}
+
+/// What a voter must not forget. Restated in every frame and every segment header.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct HardState {
+    /// The current term.
+    pub term: u64,
+    /// Who got this node's vote in it; 0 is nobody.
+    pub vote: u64,
+}
+
+/// One raft index.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its index; 1 or more.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Opaque to the engine.
+    pub kind: u8,
+    /// At most [`crate::Options::entry_bytes_max`] bytes.
+    pub payload: Bytes,
+}
+
+/// One write of the caller, applied to the log in the order of its fields.
+#[derive(Clone, Default, Debug)]
+pub struct Append {
+    /// The caller's number of it; dense and rising. [`Event::Durable`] names it.
+    pub write: u64,
+    /// The hard state from now on.
+    pub hard_state: Option<HardState>,
+    /// Drops every entry and continues after this position. Requires a durable checkpoint there.
+    pub reset: Option<Position>,
+    /// Consecutive indices. The first one may lie at or below the last index: it and everything above are replaced.
+    pub entries: Vec<Entry>,
+}
+
+/// Who made a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum CheckpointOrigin {
+    /// This node, from its own state.
+    Local,
+    /// A peer; received as a snapshot.
+    Installed,
+}
+
+/// A durable, verified checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CheckpointInfo {
+    /// The last entry that it contains.
+    pub at: Position,
+    /// Whether a peer made it.
+    pub installed: bool,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+    /// Every frame up to this sequence number was durable when it was begun.
+    pub durable_seq: u64,
+}
+
+/// Whether there is room for entries that store bytes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub enum Room {
+    /// Slots are ready ahead of need.
+    #[default]
+    Plenty,
+    /// No further slot can be made: what is left is for entries that free space or hold a cluster together.
+    Low,
+}
+
+/// What [`crate::Engine::turn`] reports.
+#[derive(Debug)]
+pub enum Event {
+    /// Every write up to and including this one is durable.
+    Durable {
+        /// [`Append::write`].
+        write: u64,
+    },
+    /// The answer to `read_entries`.
+    Entries {
+        /// The caller's name for the read.
+        id: u64,
+        /// Consecutive entries from the first one asked for; never empty.
+        result: Result<Vec<Entry>, ReadError>,
+    },
+    /// A checkpoint is durable, verified and in its place.
+    CheckpointDurable {
+        /// Whose.
+        origin: CheckpointOrigin,
+        /// Which.
+        info: CheckpointInfo,
+        /// The entry before the first one that is still kept.
+        log_start: Position,
+    },
+    /// A checkpoint ended without a result; nothing of it is left. It may be begun again.
+    CheckpointFailed {
+        /// Whose.
+        origin: CheckpointOrigin,
+        /// Why.
+        error: CheckpointError,
+    },
+    /// The answer to `read_checkpoint`.
+    CheckpointBytes {
+        /// The caller's name for the read.
+        id: u64,
+        /// Verified body bytes; fewer than asked for only at the end of the body.
+        result: Result<Bytes, ReadError>,
+    },
+    /// A reset is durable: the log starts after this position.
+    LogStart {
+        /// The entry before the first one that is still kept.
+        log_start: Position,
+    },
+    /// [`crate::Engine::room`] has changed.
+    RoomChanged(Room),
+}
+
+/// The identity of a data directory and what the application stores beside it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// The format version of every file.
+    pub format: u16,
+    /// Random; mixed into every frame's checksum, so that no other log's frame is ever taken for ours.
+    pub log_id: u128,
+    /// The node's number.
+    pub node: u64,
+    /// Random; tells a wiped directory from the one before.
+    pub incarnation: u128,
+    /// The size of every slot.
+    pub slot_bytes: u64,
+    /// At least this many slots exist.
+    pub slots_min: u32,
+    /// Opaque to the engine; at most 64 KiB.
+    pub application: Vec<u8>,
+}
+
+/// Who opens a directory. `incarnation` and `log_id` count only when it is new.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The node's number; 1 or more.
+    pub node: u64,
+    /// Random.
+    pub incarnation: u128,
+    /// Random.
+    pub log_id: u128,
+}
+
+/// Counters and watermarks for people and metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Status {
+    /// The disk's backend.
+    pub backend: &'static str,
+    /// Whether it bypasses the page cache.
+    pub direct: bool,
+    /// The entry before the first stored one.
+    pub log_start: Position,
+    /// The last entry that is queued or written.
+    pub last: Position,
+    /// The last entry that is durable.
+    pub durable: Position,
+    /// The last frame that is durable.
+    pub durable_seq: u64,
+    /// Frames in flight.
+    pub in_flight: usize,
+    /// Bytes that wait for a frame.
+    pub queued_bytes: usize,
+    /// Slots that hold entries still needed, the open one included.
+    pub slots_live: usize,
+    /// Slots that are pre-written and free.
+    pub slots_ready: usize,
+    /// All slots.
+    pub slots: usize,
+    /// Bytes of the slots that hold entries still needed.
+    pub log_bytes: u64,
+    /// Frames in memory for readers, in bytes.
+    pub tail_bytes: usize,
+    /// Frames written since the open.
+    pub frames: u64,
+    /// Entries written since the open.
+    pub entries: u64,
+    /// Payload bytes of those entries.
+    pub payload_bytes: u64,
+    /// Bytes of those frames, headers and padding included.
+    pub frame_bytes: u64,
+    /// Bytes of padding in those frames.
+    pub padding_bytes: u64,
+    /// Zeros written to new slots since the open.
+    pub prewrite_bytes: u64,
+    /// Bytes written to checkpoints since the open.
+    pub checkpoint_bytes: u64,
+    /// Whether a checkpoint is being written.
+    pub checkpoint_in_progress: bool,
+    /// Whether there is room.
+    pub room: Room,
+}
