@@ -65,37 +65,16 @@ pub struct Connection {
 impl Connection {
     /// Connects to one node and shakes hands.
     pub async fn connect(addr: &str, hello: &Hello) -> Result<Connection, Error> {
-        let stream = TcpStream::connect(addr)
-            .await
-            .map_err(|error| unreachable(addr, &error))?;
-        stream
-            .set_nodelay(true)
-            .map_err(|error| unreachable(addr, &error))?;
-        let mut wire = Wire {
-            stream,
-            out: BytesMut::new(),
-            input: BytesMut::new(),
-        };
+        let stream = TcpStream::connect(addr).await.map_err(|error| unreachable(addr, &error))?;
+        stream.set_nodelay(true).map_err(|error| unreachable(addr, &error))?;
+        let mut wire = Wire { stream, out: BytesMut::new(), input: BytesMut::new() };
         hello.encode_into(1, &mut wire.out);
-        let reply = wire
-            .first_frame()
-            .await
-            .map_err(|error| unreachable(addr, &error))?;
-        let welcome = Welcome::decode(reply.header.kind, reply.body).map_err(|error| {
-            Error::UnexpectedReply {
-                problem: format!("{addr}: {error}"),
-            }
-        })??;
+        let reply = wire.first_frame().await.map_err(|error| unreachable(addr, &error))?;
+        let welcome = Welcome::decode(reply.header.kind, reply.body)
+            .map_err(|error| Error::UnexpectedReply { problem: format!("{addr}: {error}") })??;
         let Wire { stream, out, input } = wire;
         let addr = addr.to_owned();
-        Ok(Connection {
-            stream,
-            addr,
-            welcome,
-            out,
-            input,
-            next_request_id: 2,
-        })
+        Ok(Connection { stream, addr, welcome, out, input, next_request_id: 2 })
     }
 
     /// What the server said of itself, and its limits.
@@ -187,10 +166,7 @@ impl Connection {
         {
             let response =
                 Response::decode(header.kind, body).map_err(|error| bad(error.to_string()))?;
-            replies.push(Reply {
-                request_id: header.request_id,
-                response,
-            });
+            replies.push(Reply { request_id: header.request_id, response });
         }
         Ok(replies.len() - before)
     }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+pub mod core;
 mod error;
 
 pub use connection::{Connection, Reply};
