@@ -207,7 +207,7 @@ impl Wire {
 }
 
 /// Writes `out` until it is empty or the socket is full.
-fn poll_write_all(
+pub(crate) fn poll_write_all(
     stream: &mut TcpStream,
     cx: &mut Context<'_>,
     out: &mut BytesMut,
@@ -222,7 +222,7 @@ fn poll_write_all(
 }
 
 /// Reads once; the end of the stream is an error.
-fn poll_read_some(
+pub(crate) fn poll_read_some(
     stream: &mut TcpStream,
     cx: &mut Context<'_>,
     input: &mut BytesMut,

@@ -15,6 +15,12 @@ pub enum Error {
         /// What was given.
         endpoint: String,
     },
+    /// The system gave no random number to start from.
+    #[error("the system gives no random numbers: {problem}")]
+    NoRandomNumber {
+        /// What the system said.
+        problem: String,
+    },
     /// The server refused.
     #[error(transparent)]
     Refused(#[from] protocol::Error),
@@ -60,7 +66,9 @@ impl Error {
     /// Whether the request took effect. A read never does: its errors are always "not done".
     pub fn certainty(&self) -> Certainty {
         match self {
-            Error::NoEndpoints | Error::BadEndpoint { .. } => Certainty::NotDone,
+            Error::NoEndpoints | Error::BadEndpoint { .. } | Error::NoRandomNumber { .. } => {
+                Certainty::NotDone
+            }
             Error::Refused(error) => error.certainty,
             Error::Timeout { certainty, .. }
             | Error::Disconnected { certainty, .. }
@@ -78,7 +86,7 @@ impl Error {
             Error::Timeout { .. } => ErrorCode::Timeout,
             Error::Disconnected { .. } => ErrorCode::Unavailable,
             Error::SessionLost { .. } => ErrorCode::SessionExpired,
-            Error::UnexpectedReply { .. } => ErrorCode::Internal,
+            Error::UnexpectedReply { .. } | Error::NoRandomNumber { .. } => ErrorCode::Internal,
             Error::Closed { .. } => ErrorCode::ShuttingDown,
         }
     }
