@@ -33,6 +33,39 @@ pub enum RecoverError {
         /// Its term.
         term: Term,
     },
+    /// The log ends before the snapshot does; such a log must be dropped before recovery.
+    #[error("the log ends at {last} but the snapshot at {snapshot}")]
+    EndsBelowSnapshot {
+        /// The last stored index.
+        last: LogIndex,
+        /// The snapshot's last index.
+        snapshot: LogIndex,
+    },
+    /// The log and the snapshot hold different entries at the snapshot's last index.
+    #[error("the log contradicts the snapshot at entry {index}")]
+    ContradictsSnapshot {
+        /// The entry.
+        index: LogIndex,
+    },
+    /// The state machine says it has applied entries that are not there, or fewer than the
+    /// snapshot covers.
+    #[error(
+        "entry {applied} is applied, but the log ends at {last} and the snapshot at {snapshot}"
+    )]
+    Applied {
+        /// The applied index.
+        applied: LogIndex,
+        /// The last stored index.
+        last: LogIndex,
+        /// The snapshot's last index.
+        snapshot: LogIndex,
+    },
+    /// The list of term runs does not describe a log.
+    #[error("the stored term runs do not describe a log: {0}")]
+    Runs(&'static str),
+    /// The stored membership cannot be one.
+    #[error("the stored membership: {0}")]
+    Membership(&'static str),
     /// A limit of the configuration is out of range.
     #[error("configuration: {0}")]
     Config(&'static str),
@@ -69,6 +102,30 @@ pub enum StepError {
     ReplacesCommitted {
         /// The entry.
         index: LogIndex,
+    },
+    /// The message contradicts what the same leader sent before in the same term.
+    #[error("an append replaces entry {index}, which the leader of this term sent before")]
+    ReplacesMatched {
+        /// The entry.
+        index: LogIndex,
+    },
+    /// A term or an index is beyond what any history could reach.
+    #[error("node {from} sends a term or an index that is out of range")]
+    OutOfRange {
+        /// The sender.
+        from: NodeId,
+    },
+    /// A peer answers a read round that has not begun.
+    #[error("node {from} answers a read round that has not begun")]
+    UnknownRound {
+        /// The sender.
+        from: NodeId,
+    },
+    /// A snapshot has another membership than this node, whose membership is fixed.
+    #[error("the snapshot offered by node {from} has another membership")]
+    OtherMembership {
+        /// The sender.
+        from: NodeId,
     },
     /// A peer claims to hold entries that do not exist.
     #[error("node {from} acknowledges {index}, beyond the last index")]

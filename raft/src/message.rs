@@ -5,7 +5,7 @@ use crate::{Batch, LogId, LogIndex, Micros, Round, SendId, SnapshotMeta, Term};
 /// One message between members. Every variant carries its sender's term (a pre-vote: the proposed one).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Message {
-    /// AppendEntries (paper, section 5.3). `batches` are contiguous and start at `prev.index + 1`.
+    /// `AppendEntries` (paper, section 5.3). `batches` are contiguous and start at `prev.index + 1`.
     Append {
         /// The leader's term.
         term: Term,
@@ -65,7 +65,7 @@ pub enum Message {
         /// Whether the replier would vote.
         granted: bool,
     },
-    /// RequestVote (paper, section 5.2). Sent only after (term, self) is durable.
+    /// `RequestVote` (paper, section 5.2). Sent only after (term, self) is durable.
     Vote {
         /// The candidate's term.
         term: Term,
