@@ -1,0 +1,423 @@
+//! One client connection: frames in, frames out, reads served here.
+//!
+//! A task reads whatever has arrived, parses all of it, and hands the writes to the replica in one go; answers are
+//! encoded and written in one go as well, so that system calls are paid per wake-up and not per request.
+//! It stops reading while too much is in flight or the peer does not read its answers.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use parking_lot::RwLock;
+use protocol::{
+    Consistency, Error, ErrorCode, Frame, HANDSHAKE_BODY_BYTES_MAX, Hello, Limits, Request,
+    Response, Welcome, frame,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::edge::{ClientQueue, Clients};
+use crate::identity::ClusterId;
+use crate::inbox::Inbox;
+use crate::replica::{Answer, ClientId, Input, Proposal, ReplyTo};
+use crate::requests::{Plan, Query, answer_query, plan, reply_of};
+use crate::state_machine::State;
+
+/// A client that has not said hello by then is let go.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Room for one read.
+const READ_BYTES: usize = 64 << 10;
+/// While more than this waits to be written, nothing is read.
+const UNWRITTEN_BYTES_MAX: usize = 4 << 20;
+/// Requests of all clients that are in flight may hold this much.
+const INGRESS_BYTES_MAX: u64 = 512 << 20;
+
+/// What all connections of a node share.
+pub struct Shared {
+    /// Into the replica.
+    pub inbox: Arc<Inbox>,
+    /// The table of connections.
+    pub clients: Arc<Clients>,
+    /// What reads look at.
+    pub state: Arc<RwLock<State>>,
+    /// Told to clients, and held against them.
+    pub limits: Limits,
+    /// This cluster.
+    pub cluster_id: ClusterId,
+    /// This node.
+    pub node: u64,
+    /// Bytes of requests in flight on all connections.
+    pub ingress_bytes: AtomicU64,
+}
+
+/// What an answer of the replica belongs to.
+#[derive(Debug)]
+enum Slot {
+    Free { next: usize },
+    One { request_id: u64, bytes: u64 },
+    Reads { reads: Vec<(u64, Query)>, bytes: u64 },
+}
+
+/// Requests in flight, by the number under which the replica knows them.
+#[derive(Debug, Default)]
+struct Inflight {
+    slots: Vec<Slot>,
+    free: usize,
+    requests: usize,
+    bytes: u64,
+}
+
+impl Inflight {
+    fn enter(&mut self, slot: Slot) -> u64 {
+        let (requests, bytes) = slot.cost();
+        self.requests += requests;
+        self.bytes += bytes;
+        let at = self.free;
+        match self.slots.get_mut(at) {
+            Some(free) => {
+                let Slot::Free { next } = *free else { unreachable!("the free list is sound") };
+                self.free = next;
+                *free = slot;
+            }
+            None => {
+                self.slots.push(slot);
+                self.free = self.slots.len();
+            }
+        }
+        at as u64
+    }
+
+    fn leave(&mut self, number: u64) -> Option<Slot> {
+        let at = usize::try_from(number).ok()?;
+        let slot = self.slots.get_mut(at).filter(|slot| !matches!(slot, Slot::Free { .. }))?;
+        let slot = std::mem::replace(slot, Slot::Free { next: self.free });
+        self.free = at;
+        let (requests, bytes) = slot.cost();
+        self.requests -= requests;
+        self.bytes -= bytes;
+        Some(slot)
+    }
+}
+
+impl Slot {
+    fn cost(&self) -> (usize, u64) {
+        match self {
+            Slot::Free { .. } => (0, 0),
+            Slot::One { bytes, .. } => (1, *bytes),
+            Slot::Reads { reads, bytes } => (reads.len(), *bytes),
+        }
+    }
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    id: ClientId,
+    queue: Arc<ClientQueue>,
+    inflight: Inflight,
+    input: BytesMut,
+    output: BytesMut,
+    commands: BytesMut,
+    inputs: Vec<Input>,
+    answers: Vec<(u64, Answer)>,
+    /// Linearizable reads of this wake-up: they share one ticket.
+    reads: Vec<(u64, Query)>,
+    reads_bytes: u64,
+}
+
+/// Serves a connection until either side ends it. An error is for the log only.
+pub async fn serve(mut stream: TcpStream, id: ClientId, shared: Arc<Shared>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input = BytesMut::with_capacity(READ_BYTES);
+    let welcome = |hello: &Hello| {
+        let version = hello.accept(shared.cluster_id.0)?;
+        Ok(Welcome {
+            version,
+            cluster_id: shared.cluster_id.0,
+            node: shared.node,
+            leader: shared.clients.leader(),
+            limits: shared.limits,
+        })
+    };
+    if !handshake(&mut stream, &mut input, welcome).await? {
+        return Ok(());
+    }
+    let queue = shared.clients.enter(id);
+    let mut connection = Connection {
+        shared: Arc::clone(&shared),
+        id,
+        queue,
+        inflight: Inflight::default(),
+        input,
+        output: BytesMut::new(),
+        commands: BytesMut::new(),
+        inputs: Vec::new(),
+        answers: Vec::new(),
+        reads: Vec::new(),
+        reads_bytes: 0,
+    };
+    let ended = connection.run(&mut stream).await;
+    shared.clients.leave(id);
+    shared.ingress_bytes.fetch_sub(connection.inflight.bytes, Ordering::Relaxed);
+    ended
+}
+
+/// Answers one hello. Returns whether the connection may go on.
+pub async fn handshake(
+    stream: &mut TcpStream,
+    input: &mut BytesMut,
+    welcome: impl Fn(&Hello) -> Result<Welcome, Error>,
+) -> io::Result<bool> {
+    let Ok(frame) = timeout(HANDSHAKE_TIMEOUT, read_hello(stream, input)).await else {
+        return Ok(false);
+    };
+    let (request_id, verdict) = match frame? {
+        Ok(None) => return Ok(false),
+        Ok(Some(frame)) => {
+            let hello = Hello::decode(frame.header.kind, frame.body).map_err(Error::from);
+            (frame.header.request_id, hello.and_then(|hello| welcome(&hello)))
+        }
+        Err(error) => (0, Err(error.into())),
+    };
+    let mut output = BytesMut::new();
+    match &verdict {
+        Ok(welcome) => welcome.encode_into(request_id, &mut output),
+        Err(error) => error.encode_into(request_id, &mut output),
+    }
+    stream.write_all(&output).await?;
+    if verdict.is_err() {
+        stream.shutdown().await?;
+    }
+    Ok(verdict.is_ok())
+}
+
+type MaybeFrame = Result<Option<Frame>, protocol::FrameError>;
+
+async fn read_hello(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<MaybeFrame> {
+    loop {
+        match frame::decode(input, HANDSHAKE_BODY_BYTES_MAX) {
+            Ok(None) => {}
+            decided => return Ok(decided),
+        }
+        if stream.read_buf(input).await? == 0 {
+            return Ok(Ok(None));
+        }
+    }
+}
+
+impl Connection {
+    async fn run(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        let (mut read, mut write) = stream.split();
+        let queue = Arc::clone(&self.queue);
+        let mut closing = self.shared.clients.closing();
+        loop {
+            // What came with the hello is parsed before anything is waited for.
+            if self.may_read()
+                && let Err(error) = self.parse()
+            {
+                Error::from(error).encode_into(0, &mut self.output);
+                write.write_all_buf(&mut self.output).await?;
+                return write.shutdown().await;
+            }
+            tokio::select! {
+                read = read.read_buf(&mut self.input), if self.may_read() => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                }
+                () = queue.ready() => self.take_answers(),
+                written = write.write_buf(&mut self.output), if self.output.has_remaining() => {
+                    written?;
+                }
+                () = closed(&mut closing) => {
+                    self.take_answers();
+                    write.write_all_buf(&mut self.output).await?;
+                    return write.shutdown().await;
+                }
+            }
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        let limits = &self.shared.limits;
+        self.inflight.requests < limits.inflight_requests_max as usize
+            && self.inflight.bytes < u64::from(limits.inflight_bytes_max)
+            && self.output.len() < UNWRITTEN_BYTES_MAX
+    }
+
+    /// Parses all whole frames and hands them on.
+    fn parse(&mut self) -> Result<(), protocol::FrameError> {
+        let cap = self.shared.limits.request_body_bytes_max();
+        let mut result = Ok(());
+        while self.may_read() {
+            match frame::decode(&mut self.input, cap) {
+                Ok(Some(frame)) => self.handle_frame(frame),
+                Ok(None) => break,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.input.reserve(READ_BYTES);
+        self.ask_reads();
+        self.shared.inbox.push_all(&mut self.inputs);
+        result
+    }
+
+    fn handle_frame(&mut self, frame: Frame) {
+        let request_id = frame.header.request_id;
+        let bytes = u64::from(frame.header.body_bytes);
+        let request = Request::decode(frame.header.kind, frame.body).map_err(Error::from);
+        let checked = request.and_then(|request| {
+            request.validate(&self.shared.limits)?;
+            self.charge(bytes)?;
+            Ok(request)
+        });
+        match checked {
+            Ok(request) => self.handle_request(request_id, bytes, request),
+            Err(error) => error.encode_into(request_id, &mut self.output),
+        }
+    }
+
+    /// Takes `bytes` of the process's budget.
+    fn charge(&self, bytes: u64) -> Result<(), Error> {
+        let taken = self.shared.ingress_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if taken + bytes <= INGRESS_BYTES_MAX {
+            return Ok(());
+        }
+        self.shared.ingress_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let message = "this node has too many requests in flight; retry later";
+        Err(Error::not_done(ErrorCode::TooManyRequests, message).with_retry_after_ms(100))
+    }
+
+    fn refund(&self, bytes: u64) {
+        self.shared.ingress_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn handle_request(&mut self, request_id: u64, bytes: u64, request: Request) {
+        match plan(request, &mut self.commands) {
+            Plan::Write { room, wait } => {
+                let command = self.commands.split().freeze();
+                let reply_to = self.enter(Slot::One { request_id, bytes });
+                let proposal = Proposal { reply_to, command, room, wait };
+                self.inputs.push(Input::Propose(proposal));
+            }
+            Plan::Read(query, Consistency::Linearizable) => {
+                self.reads.push((request_id, query));
+                self.reads_bytes += bytes;
+            }
+            Plan::Read(query, Consistency::Stale) => {
+                answer_query(&self.shared.state.read(), request_id, &query, &mut self.output);
+                self.refund(bytes);
+            }
+            Plan::KeepAlive { session } => {
+                let reply_to = self.enter(Slot::One { request_id, bytes });
+                self.inputs.push(Input::KeepAlive { reply_to, session });
+            }
+            Plan::Status => {
+                let reply_to = self.enter(Slot::One { request_id, bytes });
+                self.inputs.push(Input::Status(reply_to));
+            }
+            Plan::Ping => {
+                Response::Pong.encode_into(request_id, &mut self.output);
+                self.refund(bytes);
+            }
+        }
+    }
+
+    fn enter(&mut self, slot: Slot) -> ReplyTo {
+        ReplyTo { client: self.id, request: self.inflight.enter(slot) }
+    }
+
+    /// All reads of a wake-up share one round.
+    fn ask_reads(&mut self) {
+        if self.reads.is_empty() {
+            return;
+        }
+        let reads = std::mem::take(&mut self.reads);
+        let bytes = std::mem::take(&mut self.reads_bytes);
+        let reply_to = self.enter(Slot::Reads { reads, bytes });
+        self.inputs.push(Input::Read(reply_to));
+    }
+
+    fn take_answers(&mut self) {
+        let mut answers = std::mem::take(&mut self.answers);
+        self.queue.take(&mut answers);
+        for (number, answer) in answers.drain(..) {
+            let Some(slot) = self.inflight.leave(number) else { continue };
+            self.refund(slot.cost().1);
+            self.encode_answer(slot, answer);
+        }
+        self.answers = answers;
+    }
+
+    fn encode_answer(&mut self, slot: Slot, answer: Answer) {
+        let (request_id, reads) = match slot {
+            Slot::Free { .. } => return,
+            Slot::One { request_id, .. } => (request_id, Vec::new()),
+            Slot::Reads { reads, .. } => (0, reads),
+        };
+        match answer {
+            Answer::ReadNow => {
+                let state = self.shared.state.read();
+                for (request_id, query) in &reads {
+                    answer_query(&state, *request_id, query, &mut self.output);
+                }
+            }
+            Answer::Error(error) if !reads.is_empty() => {
+                for (request_id, _) in &reads {
+                    error.encode_into(*request_id, &mut self.output);
+                }
+            }
+            Answer::Error(error) => error.encode_into(request_id, &mut self.output),
+            Answer::Outcome(outcome) => {
+                reply_of(outcome).encode_into(request_id, &mut self.output);
+            }
+            Answer::Alive { ttl_ms } => {
+                Response::SessionAlive { ttl_ms }.encode_into(request_id, &mut self.output);
+            }
+            Answer::Status(status) => {
+                Response::Status(status).encode_into(request_id, &mut self.output);
+            }
+        }
+    }
+}
+
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // A dropped sender means the same.
+    closing.wait_for(|closing| *closing).await.map(drop).ok();
+}
+
+/// Answers the hello with an error and ends.
+pub async fn refuse(mut stream: TcpStream, error: Error) -> io::Result<()> {
+    let mut input = BytesMut::new();
+    handshake(&mut stream, &mut input, |_| Err(error.clone())).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn slots_are_reused_and_their_cost_is_returned() {
+        let mut inflight = Inflight::default();
+        let first = inflight.enter(Slot::One { request_id: 7, bytes: 10 });
+        let key = Bytes::from_static(b"k");
+        let reads = vec![(8, Query::Get { key: key.clone() }), (9, Query::Get { key })];
+        let second = inflight.enter(Slot::Reads { reads, bytes: 5 });
+        assert_eq!((inflight.requests, inflight.bytes), (3, 15));
+        assert!(inflight.leave(first).is_some());
+        assert!(inflight.leave(first).is_none());
+        assert_eq!(inflight.enter(Slot::One { request_id: 1, bytes: 1 }), first);
+        assert!(inflight.leave(second).is_some());
+        assert_eq!((inflight.requests, inflight.bytes), (1, 1));
+        assert!(inflight.leave(99).is_none());
+    }
+}

@@ -1,0 +1,421 @@
+//! A whole node: listeners, founding, the replica's thread, and how it all ends.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use engine::dir::DirLock;
+use engine::io::{AnyDisk, Backend, Disk, open_disk};
+use engine::{Engine, Identity, OpenError, Recovered};
+use parking_lot::{Mutex, RwLock};
+use protocol::Limits;
+use raft::{Micros, NodeId};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::bytes_reader::{Malformed, Reader};
+use crate::clock::Clock;
+use crate::config::{IoBackend, NodeConfig};
+use crate::connection::Shared;
+use crate::edge::{Clients, Edge, PeerQueue};
+use crate::founding::{Founder, Refusal};
+use crate::identity::{Founding, Member};
+use crate::inbox::Inbox;
+use crate::listener::{self, Phase};
+use crate::peer::{Links, PeerEvent};
+use crate::replica::{Input, Outbox, Replica, ReplicaError, ReplicaOptions};
+use crate::shutdown::Stop;
+
+/// How long a stopping node lets its connections write their last answers.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a node did not start, or stopped by itself.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// A port is in use, or the address is not this machine's.
+    #[error("cannot listen on {address} ({flag}): {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Where it was configured.
+        flag: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory.
+    #[error("data directory {path}: {source}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The log, on opening.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The founding membership in META.
+    #[error("the founding membership in META of {path} cannot be read: {source}")]
+    Founding {
+        /// The data directory.
+        path: PathBuf,
+        /// Why.
+        source: Malformed,
+    },
+    /// The data directory is another node's.
+    #[error("data directory {path} belongs to a cluster in which node {id} has another data directory; check --id and --data")]
+    ForeignDirectory {
+        /// The data directory.
+        path: PathBuf,
+        /// The label of this node.
+        id: u64,
+    },
+    /// The cluster does not let this node in.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The replica ended.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The operating system refused a thread, a runtime or randomness.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs a node until it is asked to stop or cannot go on.
+pub fn run(config: NodeConfig, stop: Stop) -> Result<(), NodeError> {
+    let listeners = Listeners::bind(&config)?;
+    let runtime = clients_runtime(&config)?;
+    let phase = Phase::Waiting { reason: "this node is starting".to_owned() };
+    let phase = Arc::new(RwLock::new(phase));
+    let clients = Arc::new(Clients::default());
+    let accepting = {
+        let _guard = runtime.enter();
+        let listener = TcpListener::from_std(listeners.clients)?;
+        listener::accept(listener, Arc::clone(&phase), config.connections_max)
+    };
+    let accepting = runtime.spawn(accepting);
+
+    let (events, heard) = mpsc::unbounded_channel();
+    let (started, starting) = oneshot::channel();
+    let starter = Starter {
+        config: config.clone(),
+        phase: Arc::clone(&phase),
+        clients: Arc::clone(&clients),
+        events: events.clone(),
+        heard,
+        started,
+    };
+    let (alive, ended) = oneshot::channel::<()>();
+    let replica = spawn("holdfast-replica", move || {
+        let _alive = alive; // dropped, and so seen by the main thread, however the replica ends
+        starter.run()
+    })?;
+
+    let mut ended = Box::pin(ended);
+    let mut peers = None;
+    runtime.block_on(async {
+        let mut stopping = Box::pin(stop.asked());
+        tokio::select! {
+            started = starting => {
+                if let Ok(Started { inbox, links }) = started {
+                    peers = Some(Peers::spawn(&config, links, listeners.peers)?);
+                    tokio::select! {
+                        asked = &mut stopping => asked?,
+                        _ = &mut ended => {}
+                    }
+                    inbox.push(Input::Stop);
+                    // Still founding: nobody empties the inbox yet.
+                    events.send(PeerEvent::Stop).ok();
+                }
+            }
+            asked = &mut stopping => asked?,
+        }
+        Ok::<_, NodeError>(())
+    })?;
+    let result = join(replica);
+    accepting.abort();
+    runtime.block_on(clients.close(CLOSE_TIMEOUT));
+    runtime.shutdown_background();
+    if let Some(peers) = peers {
+        peers.stop()?;
+    }
+    result
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    main: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(main)
+}
+
+fn join<T>(thread: JoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+struct Listeners {
+    clients: StdListener,
+    peers: StdListener,
+}
+
+impl Listeners {
+    /// Binds before anything is written, so that a port in use leaves no trace.
+    fn bind(config: &NodeConfig) -> Result<Listeners, NodeError> {
+        Ok(Listeners {
+            clients: bind(&config.listen, "--listen")?,
+            peers: bind(&config.peer_listen, "--peer-listen")?,
+        })
+    }
+}
+
+fn bind(address: &str, flag: &'static str) -> Result<StdListener, NodeError> {
+    let bound = StdListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| NodeError::Listen { address: address.to_owned(), flag, source })
+}
+
+fn clients_runtime(config: &NodeConfig) -> io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if config.client_threads == 0 { cores.min(8) } else { config.client_threads };
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("holdfast-client")
+        .enable_all()
+        .build()
+}
+
+/// The thread of the peer links: its own, so that client work cannot delay a heartbeat.
+struct Peers {
+    thread: JoinHandle<io::Result<()>>,
+    /// Dropped to end it.
+    running: oneshot::Sender<()>,
+}
+
+impl Peers {
+    fn spawn(config: &NodeConfig, links: Arc<Links>, listener: StdListener) -> io::Result<Peers> {
+        let me = NodeId(config.id);
+        let all = config.peers.iter().map(|(id, address)| (NodeId(*id), address.clone()));
+        let others: BTreeMap<_, _> = all.filter(|(id, _)| *id != me).collect();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (running, ended) = oneshot::channel();
+        let thread = spawn("holdfast-peers", move || {
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(listener)?;
+                tokio::select! {
+                    () = links.run(listener, others) => {}
+                    _ = ended => {}
+                }
+                Ok(())
+            })
+        })?;
+        Ok(Peers { thread, running })
+    }
+
+    fn stop(self) -> io::Result<()> {
+        drop(self.running);
+        join(self.thread)
+    }
+}
+
+/// What the replica's thread tells once its log is open.
+struct Started {
+    inbox: Arc<Inbox>,
+    links: Arc<Links>,
+}
+
+/// What the replica's thread starts with.
+struct Starter {
+    config: NodeConfig,
+    phase: Arc<RwLock<Phase>>,
+    clients: Arc<Clients>,
+    events: mpsc::UnboundedSender<PeerEvent>,
+    heard: mpsc::UnboundedReceiver<PeerEvent>,
+    started: oneshot::Sender<Started>,
+}
+
+impl Starter {
+    /// Opens, founds, recovers, serves. Returns when asked to stop, or with the reason why it cannot go on.
+    fn run(self) -> Result<(), NodeError> {
+        let path = self.config.data.clone();
+        let directory = |source| NodeError::Directory { path: path.clone(), source };
+        create_private_dir(&path).map_err(directory)?;
+        let _lock = DirLock::acquire(&path)?;
+        let (disk, fallback) = open_disk(&path, backend(self.config.io)).map_err(directory)?;
+        if let Some(reason) = fallback {
+            tracing::warn!(reason, "io_uring is not available; using system calls");
+        }
+        let identity = identity(self.config.id)?;
+        let opened = engine::open(disk, &path, engine_options(&self.config)?, identity)?;
+        tracing::info!(report = %opened.recovered.report, "log open");
+        self.serve(opened.engine, &opened.recovered)
+    }
+
+    fn serve(
+        mut self,
+        mut engine: Engine<AnyDisk>,
+        recovered: &Recovered,
+    ) -> Result<(), NodeError> {
+        let inbox = Arc::new(Inbox::new(engine.waker()));
+        let founder = Arc::new(Mutex::new(self.founder(&engine)?));
+        let queues = self.queues();
+        let links = Links::new(
+            Arc::clone(&founder),
+            self.config.advertise.clone(),
+            Arc::clone(&inbox),
+            queues.clone(),
+            self.events.clone(),
+        );
+        // If the main thread is gone, the process is ending.
+        self.started.send(Started { inbox: Arc::clone(&inbox), links }).ok();
+        let waiting = |founder: &Founder| Phase::Waiting { reason: founding_reason(founder) };
+        *self.phase.write() = waiting(&founder.lock());
+        let Some(founding) = found(&mut engine, &founder, &mut self.heard)? else { return Ok(()) };
+
+        let outbox = Edge::new(Arc::clone(&self.clients), queues);
+        let options = replica_options(&self.config, &founding)?;
+        let membership = founding.membership();
+        let mut replica = Replica::new(options, engine, recovered, membership, outbox)?;
+        *self.phase.write() = Phase::Serving(Arc::new(Shared {
+            inbox: Arc::clone(&inbox),
+            clients: self.clients,
+            state: replica.state(),
+            limits: Limits::with_value_bytes_max(self.config.value_bytes_max),
+            cluster_id: founding.cluster_id(),
+            node: self.config.id,
+            ingress_bytes: AtomicU64::new(0),
+        }));
+        drive(&mut replica, &inbox)?;
+        Ok(())
+    }
+
+    fn founder(&self, engine: &Engine<AnyDisk>) -> Result<Founder, NodeError> {
+        let meta = engine.meta();
+        let path = || self.config.data.clone();
+        let mut reader = Reader::new(&meta.application);
+        let founding = if meta.application.is_empty() {
+            None
+        } else {
+            let founding = Founding::decode(&mut reader);
+            Some(founding.map_err(|source| NodeError::Founding { path: path(), source })?)
+        };
+        let me = Member { id: NodeId(self.config.id), incarnation: meta.incarnation };
+        let ours = |founding: &Founding| founding.incarnation_of(me.id) == Some(me.incarnation);
+        if founding.as_ref().is_some_and(|founding| !ours(founding)) {
+            return Err(NodeError::ForeignDirectory { path: path(), id: me.id.0 });
+        }
+        let listed = self.config.peers.keys().map(|id| NodeId(*id));
+        Ok(Founder::new(me, listed, founding))
+    }
+
+    fn queues(&self) -> BTreeMap<NodeId, Arc<PeerQueue>> {
+        let others = self.config.peers.keys().filter(|id| **id != self.config.id);
+        others.map(|id| (NodeId(*id), Arc::default())).collect()
+    }
+}
+
+fn founding_reason(founder: &Founder) -> String {
+    let missing: Vec<String> = founder.missing().iter().map(ToString::to_string).collect();
+    format!("the cluster is not formed yet: waiting for nodes {}", missing.join(", "))
+}
+
+/// The durable founding membership, waiting for the peers if need be; `None` when asked to stop.
+fn found(
+    engine: &mut Engine<AnyDisk>,
+    founder: &Mutex<Founder>,
+    heard: &mut mpsc::UnboundedReceiver<PeerEvent>,
+) -> Result<Option<Founding>, NodeError> {
+    if let Some(founding) = founder.lock().founding() {
+        return Ok(Some(founding.clone()));
+    }
+    let alone = founder.lock().alone();
+    let founding = match alone {
+        Some(founding) => founding,
+        None => match heard.blocking_recv() {
+            Some(PeerEvent::Found(founding)) => founding,
+            Some(PeerEvent::Fatal(refusal)) => return Err(refusal.into()),
+            Some(PeerEvent::Stop) | None => return Ok(None),
+        },
+    };
+    let mut encoded = Vec::new();
+    founding.encode_into(&mut encoded);
+    engine.set_application_meta(encoded).map_err(ReplicaError::from)?;
+    founder.lock().founded(founding.clone());
+    tracing::info!(cluster = %founding.cluster_id(), "cluster founded");
+    Ok(Some(founding))
+}
+
+/// The replica's loop: everything that has arrived, one turn, and a wait when nothing is left.
+fn drive<D: Disk, O: Outbox>(
+    replica: &mut Replica<D, O>,
+    inbox: &Inbox,
+) -> Result<(), ReplicaError> {
+    let clock = Clock::start();
+    let mut inputs = Vec::new();
+    while !replica.is_stopped() {
+        inbox.take(&mut inputs);
+        replica.turn(clock.now(), clock.wall_ms(), &mut inputs)?;
+        if inbox.is_empty() {
+            replica.wait(clock.now());
+        }
+    }
+    Ok(())
+}
+
+fn identity(node: u64) -> io::Result<Identity> {
+    let incarnation = u128::from_le_bytes(random()?);
+    Ok(Identity { node, incarnation, log_id: u128::from_le_bytes(random()?) })
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+fn engine_options(config: &NodeConfig) -> io::Result<engine::Options> {
+    Ok(engine::Options {
+        slot_bytes: config.slot_bytes,
+        inflight_frames_max: config.inflight_frames_max,
+        seed: [u64::from_le_bytes(random()?), u64::from_le_bytes(random()?)],
+        ..engine::Options::default()
+    })
+}
+
+fn replica_options(config: &NodeConfig, founding: &Founding) -> io::Result<ReplicaOptions> {
+    let ticks = |ms: u64| (ms / config.tick_ms).max(1) as u32;
+    let raft = raft::Config {
+        tick: Micros(config.tick_ms * 1000),
+        heartbeat_ticks: ticks(config.heartbeat_ms),
+        election_ticks: ticks(config.election_timeout_ms),
+        ..raft::Config::new(NodeId(config.id))
+    };
+    Ok(ReplicaOptions {
+        raft,
+        checkpoint_interval_bytes: config.checkpoint_interval_bytes,
+        advertise: config.advertise.clone(),
+        cluster_id: founding.cluster_id(),
+        seed: u64::from_le_bytes(random()?),
+    })
+}
+
+fn backend(io: IoBackend) -> Backend {
+    match io {
+        IoBackend::Auto => Backend::Auto,
+        IoBackend::Uring => Backend::Uring,
+        IoBackend::Syscall => Backend::Syscall,
+    }
+}
+
+fn create_private_dir(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

@@ -1,0 +1,155 @@
+//! When a checkpoint of the state is due, and how it is written beside applying.
+//!
+//! A checkpoint is one consistent view at one applied index. It starts when the log since the last one is
+//! long enough, is streamed in small turns, and never claims an index that is not durable here: the file is only begun once the view's
+//! index is.
+
+use engine::{CheckpointOrigin, Disk, Engine, Position};
+use raft::SnapshotMeta;
+
+use crate::peer_message::encode_snapshot_meta;
+use crate::state_machine::{State, ViewProgress};
+
+/// Bytes streamed in one turn: about a tenth of a millisecond of work.
+const TURN_BYTES_MAX: usize = 256 << 10;
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Idle,
+    /// The view is taken; its index is not durable yet.
+    Viewing(SnapshotMeta),
+    /// The view is streamed into the file.
+    Streaming,
+    /// The file is complete; the engine verifies and renames it.
+    Finishing,
+}
+
+/// Takes checkpoints of the local state.
+#[derive(Debug)]
+pub(super) struct Checkpointer {
+    interval_bytes: u64,
+    phase: Phase,
+    wanted: bool,
+    buffer: Vec<u8>,
+}
+
+impl Checkpointer {
+    /// One at least every `interval_bytes` of log, or twice its own size if that is more.
+    pub(super) fn new(interval_bytes: u64) -> Checkpointer {
+        Checkpointer { interval_bytes, phase: Phase::Idle, wanted: false, buffer: Vec::new() }
+    }
+
+    /// Take one soon, whatever the interval says.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether a turn would do something now.
+    pub(super) fn is_busy<D: Disk>(&self, engine: &Engine<D>) -> bool {
+        matches!(self.phase, Phase::Streaming)
+            && engine.checkpoint_room(CheckpointOrigin::Local) > 0
+    }
+
+    /// Whether one is due by size.
+    pub(super) fn is_due<D: Disk>(&self, engine: &Engine<D>) -> bool {
+        let last_bytes = engine.checkpoints().first().map_or(0, |info| info.body_bytes);
+        let interval_bytes = self.interval_bytes.max(last_bytes.saturating_mul(2));
+        let due = self.wanted || engine.log_bytes_since_checkpoint() >= interval_bytes;
+        due && matches!(self.phase, Phase::Idle)
+    }
+
+    /// Takes the view. `meta` is the state's position.
+    pub(super) fn begin(&mut self, state: &mut State, meta: SnapshotMeta) {
+        assert!(matches!(self.phase, Phase::Idle));
+        assert_eq!(state.applied_index(), meta.last.index.0);
+        self.wanted = false;
+        state.view_begin();
+        self.phase = Phase::Viewing(meta);
+    }
+
+    /// The state is about to be replaced by a snapshot: the view goes with it.
+    pub(super) fn cancel<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State) {
+        match std::mem::take(&mut self.phase) {
+            Phase::Idle => {}
+            Phase::Viewing(_) => state.view_end(),
+            Phase::Streaming => {
+                engine.checkpoint_abort(CheckpointOrigin::Local);
+                state.view_end();
+            }
+            Phase::Finishing => engine.checkpoint_abort(CheckpointOrigin::Local),
+        }
+    }
+
+    /// Whether there is a view to stream.
+    pub(super) fn is_active(&self) -> bool {
+        matches!(self.phase, Phase::Viewing(_) | Phase::Streaming)
+    }
+
+    /// One turn's worth.
+    pub(super) fn work<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State) {
+        self.open_file(engine, state);
+        self.stream(engine, state);
+    }
+
+    /// Opens the file if the view's index is durable by now.
+    fn open_file<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State) {
+        let Phase::Viewing(meta) = &self.phase else { return };
+        if engine.status().durable.index < meta.last.index.0 {
+            return;
+        }
+        let at = Position { index: meta.last.index.0, term: meta.last.term.0 };
+        let announced = state.view_bytes_estimate();
+        if let Err(error) = engine.checkpoint_begin(at, CheckpointOrigin::Local, announced) {
+            tracing::warn!(%error, "checkpoint put off");
+            state.view_end();
+            self.phase = Phase::Idle;
+            return;
+        }
+        let mut head = Vec::new();
+        encode_head(meta, &mut head);
+        engine.checkpoint_push(CheckpointOrigin::Local, &head);
+        self.phase = Phase::Streaming;
+    }
+
+    /// Streams what there is room for.
+    fn stream<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State) {
+        if !matches!(self.phase, Phase::Streaming) {
+            return;
+        }
+        let room = engine.checkpoint_room(CheckpointOrigin::Local).min(TURN_BYTES_MAX);
+        if room == 0 {
+            return;
+        }
+        self.buffer.clear();
+        let progress = state.view_next(room, &mut self.buffer);
+        engine.checkpoint_push(CheckpointOrigin::Local, &self.buffer);
+        if progress == ViewProgress::Done {
+            engine.checkpoint_finish(CheckpointOrigin::Local);
+            state.view_end();
+            self.buffer = Vec::new();
+            self.phase = Phase::Finishing;
+        }
+    }
+
+    /// It is durable.
+    pub(super) fn done(&mut self) {
+        self.phase = Phase::Idle;
+    }
+
+    /// The engine gave it up.
+    pub(super) fn failed(&mut self, state: &mut State) {
+        if matches!(self.phase, Phase::Viewing(_) | Phase::Streaming) {
+            state.view_end();
+        }
+        self.phase = Phase::Idle;
+    }
+}
+
+/// The body of a checkpoint starts with the position and the membership: length u32, then those bytes.
+fn encode_head(meta: &SnapshotMeta, out: &mut Vec<u8>) {
+    let mut encoded = Vec::new();
+    encode_snapshot_meta(meta, &mut encoded);
+    out.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
+    out.extend_from_slice(&encoded);
+}

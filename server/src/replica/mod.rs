@@ -1,0 +1,778 @@
+//! The replica: one consensus core, one log, one state, driven by one thread.
+//!
+//! A turn takes what has arrived, lets time pass, and carries out what the core asks for. It never waits and reads
+//! no clock, so that the simulator drives the same code, byte for byte. The order within a turn follows
+//! from three rules: what the disk finished comes first, as it unlocks acknowledgements and commits; time comes after messages, so that a
+//! pause of the process does not look like a silent leader; whatever was committed is applied, and visible to every
+//! connection, before a reply leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use engine::{CheckpointOrigin, Disk, Engine, EngineError, Event as EngineEvent, Recovered};
+use parking_lot::RwLock;
+use protocol::{Certainty, ErrorCode, LeaderHint};
+use raft::{
+    Batch, Event as RaftEvent, Kind, LoadId, LogId, LogIndex, Membership, Micros, More, NodeId,
+    ProposeError, Raft, ReadError, Ready, RecoverError, RoleKind, SnapshotMeta, SnapshotOrder, WriteSeq,
+};
+use thiserror::Error;
+
+use crate::identity::ClusterId;
+use crate::log_store::{UnknownKind, append_of, batches_of, log_id_of, stored_of};
+use crate::peer_message::PeerMessage;
+use crate::state_machine::{
+    Applied, ApplyError, Command, EntryBuilder, Origin, Outcome, RESOLVED, State, encode_command,
+};
+
+mod checkpoints;
+mod input;
+mod peers;
+mod reads;
+mod restore;
+mod sessions;
+mod snapshots;
+mod status;
+mod waiters;
+
+pub use input::{AcquireWait, Answer, ClientId, Input, Outbox, Proposal, ReplyTo, Room};
+pub use restore::{BodyError, BodyReader};
+
+use checkpoints::Checkpointer;
+use peers::Peers;
+use reads::{Reader, Reads};
+use sessions::Deadlines;
+use snapshots::{Progress, Receiver, Senders};
+use waiters::{Fate, Waiter, Waiters};
+
+/// A finished entry holds about this many bytes of commands; more go into the next one.
+const ENTRY_BYTES_TARGET: usize = 256 << 10;
+
+/// What a node with room grants its leader to send ahead.
+const CREDIT_BYTES: u32 = 32 << 20;
+
+/// What the loop is built with.
+#[derive(Clone, Debug)]
+pub struct ReplicaOptions {
+    /// The consensus core's limits and ticks.
+    pub raft: raft::Config,
+    /// Log bytes between two checkpoints.
+    pub checkpoint_interval_bytes: u64,
+    /// Where this node's clients reach it.
+    pub advertise: String,
+    /// The cluster, for status.
+    pub cluster_id: ClusterId,
+    /// For the core's election timeouts.
+    pub seed: u64,
+}
+
+/// The replica cannot go on. Nothing that was not acknowledged before will be.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// The log or the disk.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// What is stored does not fit together.
+    #[error("the stored state cannot be this node's: {0}")]
+    Recover(#[from] RecoverError),
+    /// A committed entry does not decode.
+    #[error("committed entry {index} cannot be applied: {source}")]
+    Apply {
+        /// The entry.
+        index: LogIndex,
+        /// Why.
+        source: ApplyError,
+    },
+    /// A stored entry cannot be read back.
+    #[error("a stored entry cannot be read back: {0}")]
+    Read(String),
+    /// A stored entry is of no known kind.
+    #[error(transparent)]
+    Kind(#[from] UnknownKind),
+    /// The checkpoint cannot be read.
+    #[error("checkpoint at index {index}: {reason}")]
+    Checkpoint {
+        /// Its index.
+        index: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One node's replica. See the module's head.
+pub struct Replica<D: Disk, O: Outbox> {
+    options: ReplicaOptions,
+    raft: Raft,
+    engine: Engine<D>,
+    state: Arc<RwLock<State>>,
+    out: O,
+    /// The last applied entry.
+    applied: LogId,
+    membership: Membership,
+    next_tick: Micros,
+    now: Micros,
+    wall_ms: u64,
+    entry: EntryBuilder,
+    entry_waiters: Vec<Option<Waiter>>,
+    waiters: Waiters,
+    reads: Reads,
+    deadlines: Deadlines,
+    peers: Peers,
+    checkpointer: Checkpointer,
+    senders: Senders,
+    receiver: Option<Receiver>,
+    ready: Ready,
+    events: Vec<EngineEvent>,
+    outcomes: Vec<Applied>,
+    stopping: bool,
+}
+
+impl<D: Disk, O: Outbox> Replica<D, O> {
+    /// Brings the stored state into memory. `membership` is the founding one.
+    pub fn new(
+        options: ReplicaOptions,
+        mut engine: Engine<D>,
+        recovered: &Recovered,
+        membership: Membership,
+        out: O,
+    ) -> Result<Replica<D, O>, ReplicaError> {
+        let (snapshot, state) = load_state(&mut engine, recovered, membership.clone())?;
+        let applied = snapshot.last;
+        let stored = stored_of(recovered, snapshot);
+        let raft = Raft::recover(options.raft.clone(), stored, options.seed)?;
+        Ok(Replica {
+            raft,
+            engine,
+            state: Arc::new(RwLock::new(state)),
+            out,
+            applied,
+            membership,
+            next_tick: Micros(0),
+            now: Micros(0),
+            wall_ms: 0,
+            entry: EntryBuilder::default(),
+            entry_waiters: Vec::new(),
+            waiters: Waiters::default(),
+            reads: Reads::default(),
+            deadlines: Deadlines::default(),
+            peers: Peers::default(),
+            checkpointer: Checkpointer::new(options.checkpoint_interval_bytes),
+            senders: Senders::default(),
+            receiver: None,
+            ready: Ready::default(),
+            events: Vec::new(),
+            outcomes: Vec::new(),
+            stopping: false,
+            options,
+        })
+    }
+
+    /// The state that connections read.
+    pub fn state(&self) -> Arc<RwLock<State>> {
+        Arc::clone(&self.state)
+    }
+
+    /// The consensus core, to look at.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The log, to look at.
+    pub fn engine(&self) -> &Engine<D> {
+        &self.engine
+    }
+
+    /// Where the loop sends.
+    pub fn outbox(&mut self) -> &mut O {
+        &mut self.out
+    }
+
+    /// Blocks until something is there to do: a disk completion, a wake-up, a due time.
+    pub fn wait(&mut self, now: Micros) {
+        let timeout = self.next_due().0.saturating_sub(now.0);
+        self.engine.wait(Some(Duration::from_micros(timeout)));
+    }
+
+    /// When the next turn is due even if nothing arrives.
+    pub fn next_due(&self) -> Micros {
+        if self.has_work() {
+            return self.now;
+        }
+        let engine_due = self.engine.next_due_us().unwrap_or(u64::MAX);
+        Micros(self.next_tick.0.min(engine_due))
+    }
+
+    /// Whether everything is durable and nothing is queued: a stopping replica may end.
+    pub fn is_stopped(&self) -> bool {
+        self.stopping && self.engine.is_idle()
+    }
+
+    /// One turn at time `now`, with everything that has arrived. `wall_ms` is what entries carry.
+    pub fn turn(
+        &mut self,
+        now: Micros,
+        wall_ms: u64,
+        inputs: &mut Vec<Input>,
+    ) -> Result<(), ReplicaError> {
+        self.now = now;
+        self.wall_ms = wall_ms;
+        self.handle_engine_events()?;
+        for input in inputs.drain(..) {
+            self.handle_input(input);
+        }
+        self.maybe_tick();
+        self.propose_entry();
+        self.ask_reads();
+        self.carry_out()?;
+        self.work_on_checkpoint();
+        self.out.flush();
+        self.engine.turn(self.now.0, &mut self.events)?;
+        Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        !self.events.is_empty()
+            || self.checkpointer.is_busy(&self.engine)
+            || self.receiver.as_ref().is_some_and(|receiver| receiver.is_busy(&self.engine))
+    }
+
+    fn maybe_tick(&mut self) {
+        if self.now < self.next_tick {
+            return;
+        }
+        self.next_tick = Micros(self.now.0 + self.options.raft.tick.0);
+        self.raft.tick(self.now);
+        if self.raft.is_leader_ready() && !self.stopping {
+            let mut due = Vec::new();
+            self.deadlines.tick(self.now, |command| due.push(command));
+            for command in due {
+                self.push_own(&command);
+            }
+        }
+    }
+
+    fn handle_input(&mut self, input: Input) {
+        match input {
+            Input::Propose(proposal) => self.handle_proposal(proposal),
+            Input::Read(reply_to) => self.reads.open(reply_to),
+            Input::KeepAlive { reply_to, session } => self.reads.open_keep_alive(reply_to, session),
+            Input::Status(reply_to) => {
+                let status = Box::new(self.node_status());
+                self.out.answer(reply_to, Answer::Status(status));
+            }
+            Input::PeerUp { peer, link, advertise } => {
+                self.peers.up(peer, link, advertise);
+                self.raft.peer_up(peer, link);
+                self.out.leader(self.leader_hint());
+            }
+            Input::PeerLost { peer, link } => {
+                self.peers.lost(peer, link);
+                self.raft.peer_lost(peer, link);
+            }
+            Input::Peer { from, link, message } => self.handle_peer(from, link, message),
+            Input::Stop => self.handle_stop(),
+        }
+    }
+
+    fn handle_stop(&mut self) {
+        self.stopping = true;
+        for reply_to in self.waiters.drain() {
+            let error = shutting_down(Certainty::Unknown);
+            self.out.answer(reply_to, Answer::Error(error));
+        }
+        for reply_to in self.reads.drain() {
+            self.out.answer(reply_to, Answer::Error(shutting_down(Certainty::NotDone)));
+        }
+    }
+
+    // Proposals.
+
+    fn handle_proposal(&mut self, proposal: Proposal) {
+        if let Some(error) = self.refusal(&proposal) {
+            self.out.answer(proposal.reply_to, Answer::Error(error));
+            return;
+        }
+        let (reply_to, wait) = (proposal.reply_to, proposal.wait);
+        self.push_command(&proposal.command, Some(Waiter { reply_to, wait }));
+        if self.entry.bytes() >= ENTRY_BYTES_TARGET {
+            self.propose_entry();
+        }
+    }
+
+    fn refusal(&self, proposal: &Proposal) -> Option<protocol::Error> {
+        if self.stopping {
+            return Some(shutting_down(Certainty::NotDone));
+        }
+        if self.raft.role() != RoleKind::Leader {
+            return Some(self.not_leader());
+        }
+        if proposal.room == Room::Needs && self.engine.status().room == engine::Room::Low {
+            return Some(protocol::Error::not_done(
+                ErrorCode::ResourceExhausted,
+                "the leader's disk has no room for new data; free space or delete keys",
+            ));
+        }
+        None
+    }
+
+    /// A command of the leader's own clockwork.
+    fn push_own(&mut self, command: &Command) {
+        let mut encoded = BytesMut::new();
+        encode_command(Origin::NONE, command, &mut encoded);
+        self.push_command(&encoded, None);
+    }
+
+    fn push_command(&mut self, encoded: &[u8], waiter: Option<Waiter>) {
+        if self.entry_waiters.is_empty() {
+            self.entry.begin(self.wall_ms);
+        }
+        self.entry.push(encoded);
+        self.entry_waiters.push(waiter);
+    }
+
+    fn propose_entry(&mut self) {
+        if self.entry_waiters.is_empty() {
+            return;
+        }
+        let waiters = std::mem::take(&mut self.entry_waiters);
+        let payload = self.entry.finish();
+        match self.raft.propose(payload) {
+            Ok(id) => self.waiters.proposed(id, waiters),
+            Err(error) => self.refuse(waiters, error),
+        }
+    }
+
+    fn refuse(&mut self, waiters: Vec<Option<Waiter>>, error: ProposeError) {
+        let error = match error {
+            ProposeError::NotLeader { .. } => self.not_leader(),
+            other => protocol::Error::not_done(
+                ErrorCode::TooManyRequests,
+                format!("the log is full for now: {other}"),
+            ),
+        };
+        for waiter in waiters.into_iter().flatten() {
+            self.out.answer(waiter.reply_to, Answer::Error(error.clone()));
+        }
+    }
+
+    // What the core asks for.
+
+    fn carry_out(&mut self) -> Result<(), ReplicaError> {
+        loop {
+            let mut ready = std::mem::take(&mut self.ready);
+            let more = self.raft.ready(&mut ready);
+            if let Some(write) = ready.write.take() {
+                self.engine.append(append_of(write));
+            }
+            for envelope in ready.messages.drain(..) {
+                let message = PeerMessage::Raft(envelope.message);
+                self.out.send(envelope.to, envelope.link, envelope.lane, message);
+            }
+            self.apply(&ready.committed)?;
+            for read in ready.reads.drain(..) {
+                self.reads.indexed(read);
+            }
+            for load in ready.loads.drain(..) {
+                let bytes_max = load.bytes_max as usize;
+                self.engine.read_entries(load.id.0, load.first.0, load.last.0, bytes_max);
+            }
+            for order in ready.snapshots.drain(..) {
+                self.handle_snapshot_order(order);
+            }
+            for event in ready.events.drain(..) {
+                self.handle_raft_event(&event);
+            }
+            ready.clear();
+            self.ready = ready;
+            if more == More::No {
+                break;
+            }
+        }
+        self.serve_reads();
+        Ok(())
+    }
+
+    fn handle_raft_event(&mut self, event: &RaftEvent) {
+        match event {
+            RaftEvent::RoleChanged { role, term, leader } => {
+                tracing::info!(?role, %term, leader = leader.map(|id| id.0), "role");
+                if *role != RoleKind::Leader {
+                    self.leadership_over();
+                }
+                self.out.leader(self.leader_hint());
+            }
+            RaftEvent::LeaderReady { .. } => self.leadership_begins(),
+            RaftEvent::ProposalsLost { first } => {
+                for reply_to in self.waiters.lost(*first) {
+                    self.out.answer(reply_to, Answer::Error(leadership_lost()));
+                }
+            }
+            RaftEvent::Truncated { from } => tracing::info!(%from, "log suffix replaced"),
+        }
+    }
+
+    fn leadership_begins(&mut self) {
+        self.deadlines.clear();
+        for (session, generation, ttl_ms) in self.state.read().sessions() {
+            self.deadlines.opened(session, generation, ttl_ms);
+        }
+    }
+
+    fn leadership_over(&mut self) {
+        self.deadlines.clear();
+        for reply_to in self.waiters.lost_queued() {
+            self.out.answer(reply_to, Answer::Error(leadership_lost()));
+        }
+    }
+
+    // Applying.
+
+    fn apply(&mut self, committed: &[Batch]) -> Result<(), ReplicaError> {
+        let Some(last) = committed.last() else { return Ok(()) };
+        let state = Arc::clone(&self.state);
+        let mut state = state.write();
+        for batch in committed {
+            for (index, payload) in batch.entries() {
+                let id = LogId { term: batch.term(), index };
+                assert_eq!(index, self.applied.index.next());
+                match batch.kind() {
+                    Kind::Normal => state
+                        .apply(index.0, &payload, &mut self.outcomes)
+                        .map_err(|source| ReplicaError::Apply { index, source })?,
+                    Kind::Noop | Kind::Membership => state.set_applied_index(index.0),
+                }
+                self.applied = id;
+                self.settle(id);
+            }
+        }
+        drop(state);
+        self.raft.applied(last.last());
+        Ok(())
+    }
+
+    /// Answers everyone whose command the entry held, and everyone whom it brought a lock.
+    fn settle(&mut self, id: LogId) {
+        let fate = self.waiters.committed(id);
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        let mut waiters = match fate {
+            Fate::Applied(waiters) => waiters,
+            Fate::NotOurs => Vec::new(),
+            Fate::Replaced(waiters) => {
+                self.refuse(waiters, ProposeError::NotLeader { leader: self.raft.leader() });
+                Vec::new()
+            }
+        };
+        for applied in outcomes.drain(..) {
+            self.note_session(&applied.outcome);
+            let waiter = waiters.get_mut(applied.position as usize).and_then(Option::take);
+            self.settle_one(applied, waiter);
+        }
+        self.outcomes = outcomes;
+    }
+
+    fn settle_one(&mut self, applied: Applied, waiter: Option<Waiter>) {
+        let (session, sequence) = (applied.session, applied.sequence);
+        if applied.position == RESOLVED {
+            self.deadlines.wait_ended(session, sequence);
+            if let Some(reply_to) = self.waiters.unqueue(session, sequence) {
+                self.out.answer(reply_to, Answer::Outcome(applied.outcome));
+            }
+            return;
+        }
+        let Some(waiter) = waiter else { return };
+        if !matches!(applied.outcome, Outcome::Queued) {
+            self.out.answer(waiter.reply_to, Answer::Outcome(applied.outcome));
+            return;
+        }
+        self.waiters.queue(session, sequence, waiter.reply_to);
+        if let Some(AcquireWait { name, wait_ms: Some(wait_ms), .. }) = waiter.wait {
+            self.deadlines.wait(session, sequence, name, wait_ms);
+        }
+    }
+
+    fn note_session(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::SessionOpened { session, generation, ttl_ms } => {
+                self.deadlines.opened(*session, *generation, *ttl_ms);
+            }
+            _ => {}
+        }
+    }
+
+    // Disk.
+
+    fn handle_engine_events(&mut self) -> Result<(), ReplicaError> {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.handle_engine_event(event)?;
+        }
+        self.events = events;
+        let progress = self.receiver.as_mut().map(|receiver| receiver.advance(&mut self.engine));
+        self.handle_progress(progress);
+        Ok(())
+    }
+
+    fn handle_engine_event(&mut self, event: EngineEvent) -> Result<(), ReplicaError> {
+        match event {
+            EngineEvent::Durable { write } => self.raft.wrote(WriteSeq(write)),
+            EngineEvent::Entries { id, result } => self.handle_entries(id, result)?,
+            EngineEvent::CheckpointDurable { origin: CheckpointOrigin::Installed, .. } => {
+                self.handle_installed();
+            }
+            EngineEvent::CheckpointDurable { log_start, .. } => {
+                self.checkpointer.done();
+                self.raft.purged(log_id_of(log_start));
+                self.offer_waiting_snapshots();
+            }
+            EngineEvent::CheckpointFailed { origin: CheckpointOrigin::Installed, error } => {
+                self.handle_progress(Some(Progress::Failed(error.to_string())));
+            }
+            EngineEvent::CheckpointFailed { error, .. } => {
+                tracing::warn!(%error, "checkpoint failed");
+                self.checkpointer.failed(&mut self.state.write());
+            }
+            EngineEvent::CheckpointBytes { id, result } => {
+                if let Err(error) = &result {
+                    tracing::warn!(%error, "a checkpoint that a peer needs cannot be read");
+                }
+                self.senders.read(id, result.ok(), &mut self.out);
+            }
+            EngineEvent::LogStart { log_start } => self.raft.purged(log_id_of(log_start)),
+            EngineEvent::RoomChanged(room) => self.handle_room(room),
+        }
+        Ok(())
+    }
+
+    fn handle_entries(
+        &mut self,
+        id: u64,
+        result: Result<Vec<engine::Entry>, engine::ReadError>,
+    ) -> Result<(), ReplicaError> {
+        match result {
+            Ok(entries) => self.raft.loaded(LoadId(id), Some(batches_of(entries)?)),
+            Err(engine::ReadError::Gone { .. }) => self.raft.loaded(LoadId(id), None),
+            Err(error) => return Err(ReplicaError::Read(error.to_string())),
+        }
+        Ok(())
+    }
+
+    fn handle_room(&mut self, room: engine::Room) {
+        match room {
+            engine::Room::Low => {
+                tracing::warn!("the disk is nearly full: data is refused until space is free");
+                self.checkpointer.want();
+                self.raft.set_credit(0);
+            }
+            engine::Room::Plenty => {
+                tracing::info!("the disk has room again");
+                self.raft.set_credit(CREDIT_BYTES);
+            }
+        }
+    }
+
+    fn work_on_checkpoint(&mut self) {
+        if self.receiver.is_none() && self.checkpointer.is_due(&self.engine) && self.applied.index.0 > 0 {
+            let meta = SnapshotMeta { last: self.applied, membership: self.membership.clone() };
+            self.checkpointer.begin(&mut self.state.write(), meta);
+        }
+        if self.checkpointer.is_active() {
+            self.checkpointer.work(&mut self.engine, &mut self.state.write());
+        }
+    }
+
+    // Reads.
+
+    fn ask_reads(&mut self) {
+        self.reads.ask(|token| self.raft.read(token));
+    }
+
+    fn serve_reads(&mut self) {
+        for reader in self.reads.served(self.applied.index) {
+            let answer = match reader {
+                Reader::State(_) => Answer::ReadNow,
+                Reader::KeepAlive(_, session) => self.keep_alive(session),
+            };
+            self.out.answer(reader.reply_to(), answer);
+        }
+        for (reader, error) in self.reads.failed() {
+            let error = match error {
+                ReadError::Full => protocol::Error::not_done(
+                    ErrorCode::TooManyRequests,
+                    "too many reads are waiting",
+                ),
+                _ => self.not_leader(),
+            };
+            self.out.answer(reader.reply_to(), Answer::Error(error));
+        }
+    }
+
+    fn keep_alive(&mut self, session: u64) -> Answer {
+        match self.deadlines.keep_alive(session) {
+            Some(ttl_ms) => Answer::Alive { ttl_ms },
+            None => Answer::Error(protocol::Error::not_done(
+                ErrorCode::SessionUnknown,
+                format!("session {session} has ended, or is about to; open another one"),
+            )),
+        }
+    }
+
+    // Snapshots and peers.
+
+    fn handle_peer(&mut self, from: NodeId, link: raft::Link, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft(message) => {
+                if let Err(error) = self.raft.step(from, link, message) {
+                    tracing::warn!(%from, %error, "a peer broke the protocol");
+                }
+            }
+            PeerMessage::SnapshotPull { send, offset } => {
+                if !self.senders.pull(&mut self.engine, send, offset) {
+                    let gone = PeerMessage::SnapshotGone { send };
+                    self.out.send(from, link, raft::Lane::Bulk, gone);
+                }
+            }
+            PeerMessage::SnapshotChunk { send, offset, total, bytes } => {
+                let receiver = self.receiver.as_mut().filter(|to| to.from == from && to.send == send);
+                let progress =
+                    receiver.map(|to| to.chunk(&mut self.engine, (offset, total, bytes)));
+                self.handle_progress(progress);
+            }
+            PeerMessage::SnapshotGone { send } => {
+                if self.receiver.as_ref().is_some_and(|to| to.from == from && to.send == send) {
+                    let reason = "the sender has dropped it".to_owned();
+                    self.handle_progress(Some(Progress::Failed(reason)));
+                }
+            }
+            PeerMessage::Hello(_) | PeerMessage::Refused { .. } => {
+                tracing::warn!(%from, "a handshake message on an open link is ignored");
+            }
+        }
+    }
+
+    fn handle_snapshot_order(&mut self, order: SnapshotOrder) {
+        match order {
+            SnapshotOrder::Send { id, peer, link } => {
+                match self.senders.begin(&mut self.engine, (id, peer, link)) {
+                    Some(info) => self.raft.snapshot_offered(id, self.meta_of(&info)),
+                    None => self.checkpointer.want(),
+                }
+            }
+            SnapshotOrder::StopSending { id } => self.senders.end(&mut self.engine, id),
+            SnapshotOrder::Install { id, meta, from, send } => {
+                self.drop_receiver();
+                tracing::info!(%from, index = %meta.last.index, "receiving a snapshot");
+                self.receiver = Some(Receiver::new(id, meta, from, send));
+                self.handle_progress(Some(Progress::Pull(0)));
+            }
+            SnapshotOrder::StopInstalling { id } => {
+                if self.receiver.as_ref().is_some_and(|receiver| receiver.id == id) {
+                    self.drop_receiver();
+                }
+            }
+        }
+    }
+
+    fn meta_of(&self, info: &engine::CheckpointInfo) -> SnapshotMeta {
+        SnapshotMeta { last: log_id_of(info.at), membership: self.membership.clone() }
+    }
+
+    fn offer_waiting_snapshots(&mut self) {
+        for (id, peer, link) in self.senders.take_waiting() {
+            self.handle_snapshot_order(SnapshotOrder::Send { id, peer, link });
+        }
+    }
+
+    fn handle_progress(&mut self, progress: Option<Progress>) {
+        let Some(receiver) = &self.receiver else { return };
+        match progress {
+            None | Some(Progress::Wait) => {}
+            Some(Progress::Pull(offset)) => {
+                let (from, send) = (receiver.from, receiver.send);
+                if let Some(link) = self.peers.link(from) {
+                    let pull = PeerMessage::SnapshotPull { send, offset };
+                    self.out.send(from, link, raft::Lane::Bulk, pull);
+                }
+            }
+            Some(Progress::Failed(reason)) => {
+                tracing::warn!(from = %receiver.from, reason, "snapshot refused");
+                let id = receiver.id;
+                self.drop_receiver();
+                self.raft.snapshot_received(id, false);
+            }
+        }
+    }
+
+    fn drop_receiver(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            receiver.abort(&mut self.engine);
+        }
+    }
+
+    /// The received file is durable and verified: from here on it is this node's state.
+    fn handle_installed(&mut self) {
+        let Some(receiver) = self.receiver.take() else { return };
+        let (id, meta, new_state) = receiver.finish();
+        let state = Arc::clone(&self.state);
+        let mut state = state.write();
+        if meta.last.index > self.applied.index {
+            self.checkpointer.cancel(&mut self.engine, &mut state);
+            *state = new_state;
+            self.applied = meta.last;
+            tracing::info!(index = %meta.last.index, "snapshot installed");
+        }
+        drop(state);
+        self.raft.snapshot_received(id, true);
+    }
+
+    // Errors that several places answer with.
+
+    fn not_leader(&self) -> protocol::Error {
+        match self.leader_hint() {
+            Some(hint) if hint.node != self.raft.id().0 => protocol::Error::not_leader(Some(hint)),
+            _ => protocol::Error::not_done(
+                ErrorCode::Unavailable,
+                "no leader is known: an election is under way, or a majority of the nodes is down",
+            ),
+        }
+    }
+
+    fn leader_hint(&self) -> Option<LeaderHint> {
+        let leader = self.raft.leader()?;
+        let addr = if leader == self.raft.id() {
+            &self.options.advertise
+        } else {
+            self.peers.advertise(leader)
+        };
+        Some(LeaderHint { node: leader.0, addr: addr.to_owned() })
+    }
+}
+
+fn leadership_lost() -> protocol::Error {
+    protocol::Error::unknown(
+        ErrorCode::LeadershipLost,
+        "the leader lost its leadership before the outcome was known",
+    )
+}
+
+fn shutting_down(certainty: Certainty) -> protocol::Error {
+    protocol::Error::new(ErrorCode::ShuttingDown, certainty, "this node is shutting down")
+}
+
+fn load_state<D: Disk>(
+    engine: &mut Engine<D>,
+    recovered: &Recovered,
+    membership: Membership,
+) -> Result<(SnapshotMeta, State), ReplicaError> {
+    let Some(info) = &recovered.checkpoint else {
+        return Ok((SnapshotMeta { last: LogId::default(), membership }, State::new()));
+    };
+    let index = info.at.index;
+    let failed = |reason: String| ReplicaError::Checkpoint { index, reason };
+    let mut body = BodyReader::new();
+    engine
+        .load_checkpoint(info, &mut |bytes| body.push(bytes).map_err(|error| error.to_string()))
+        .map_err(|error| failed(error.to_string()))?;
+    body.finish(index).map_err(|error| failed(error.to_string()))
+}

@@ -1,0 +1,89 @@
+//! Reads a checkpoint's or snapshot's body back: its head, then the state.
+
+use raft::SnapshotMeta;
+use thiserror::Error;
+
+use crate::bytes_reader::{Malformed, Reader};
+use crate::peer_message::decode_snapshot_meta;
+use crate::state_machine::{RestoreError, Restorer, State};
+
+const HEAD_BYTES_MAX: usize = 4096;
+
+/// The body is not a state.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// Its head does not say what it should.
+    #[error(transparent)]
+    Head(#[from] Malformed),
+    /// The state does not.
+    #[error(transparent)]
+    State(#[from] RestoreError),
+    /// It ends too early.
+    #[error("the state ends after {bytes} bytes, within its head")]
+    Short {
+        /// How many bytes there were.
+        bytes: usize,
+    },
+    /// The file says one position, its content another.
+    #[error("the state was taken at index {found}, its file says {wanted}")]
+    OtherPosition {
+        /// What the content says.
+        found: u64,
+        /// What the file says.
+        wanted: u64,
+    },
+}
+
+/// Collects the pieces of a body.
+pub struct BodyReader {
+    head: Vec<u8>,
+    meta: Option<SnapshotMeta>,
+    restorer: Restorer,
+}
+
+impl BodyReader {
+    /// Nothing yet.
+    pub fn new() -> BodyReader {
+        BodyReader { head: Vec::new(), meta: None, restorer: Restorer::new() }
+    }
+
+    /// The next piece, of any size.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), BodyError> {
+        if self.meta.is_some() {
+            return Ok(self.restorer.push(bytes)?);
+        }
+        self.head.extend_from_slice(bytes);
+        let Some(length) = self.head.first_chunk::<4>() else { return Ok(()) };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > HEAD_BYTES_MAX {
+            return Err(Malformed { what: "checkpoint head" }.into());
+        }
+        if self.head.len() < 4 + length {
+            return Ok(());
+        }
+        let mut reader = Reader::new(&self.head[4..4 + length]);
+        self.meta = Some(decode_snapshot_meta(&mut reader)?);
+        reader.finish("checkpoint head")?;
+        let rest = std::mem::take(&mut self.head).split_off(4 + length);
+        Ok(self.restorer.push(&rest)?)
+    }
+
+    /// The state and where it was taken; `index` is what the file or the offer says.
+    pub fn finish(self, index: u64) -> Result<(SnapshotMeta, State), BodyError> {
+        let meta = self.meta.ok_or(BodyError::Short { bytes: self.head.len() })?;
+        let state = self.restorer.finish()?;
+        for found in [meta.last.index.0, state.applied_index()] {
+            if found != index {
+                return Err(BodyError::OtherPosition { found, wanted: index });
+            }
+        }
+        Ok((meta, state))
+    }
+}
+
+impl Default for BodyReader {
+    fn default() -> BodyReader {
+        BodyReader::new()
+    }
+}

@@ -1,0 +1,248 @@
+//! Between the wire and the state: requests into commands, outcomes into replies, reads into pages.
+
+use bytes::{Bytes, BytesMut};
+use protocol::{
+    Certainty, Consistency, Error, ErrorCode, ItemRef, KeyRange, LockHolder, RangeReply, Request,
+    Response, encode_get_reply,
+};
+
+use crate::replica::{AcquireWait, Room};
+use crate::state_machine::{
+    Command, CommandRef, Expect, ItemRef as StoredItem, LockView, Origin, Outcome, State, Wait, encode_command,
+    encode_command_ref,
+};
+
+/// What a connection does with a request.
+#[derive(Debug)]
+pub enum Plan {
+    /// Through the log.
+    Write {
+        /// Whether it needs room.
+        room: Room,
+        /// For an acquire that may wait.
+        wait: Option<AcquireWait>,
+    },
+    /// From the state, once that may be read.
+    Read(Query, Consistency),
+    /// Of a session's owner.
+    KeepAlive {
+        /// The session.
+        session: u64,
+    },
+    /// About this node.
+    Status,
+    /// At once.
+    Ping,
+}
+
+/// A question that the state answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Query {
+    /// One key.
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+    /// One page of keys.
+    Range {
+        /// Which.
+        range: KeyRange,
+        /// At most so many; 0 is no limit but the page's size.
+        limit: u32,
+        /// Whether values are left out.
+        keys_only: bool,
+    },
+    /// One lock.
+    Lock {
+        /// Its name.
+        name: Bytes,
+    },
+}
+
+/// Decides what to do, and encodes what goes through the log into `command`.
+pub fn plan(request: Request, command: &mut BytesMut) -> Plan {
+    match request {
+        Request::Ping => Plan::Ping,
+        Request::Status => Plan::Status,
+        Request::SessionKeepAlive { session } => Plan::KeepAlive { session },
+        Request::Get { consistency, key } => Plan::Read(Query::Get { key }, consistency),
+        Request::Range { consistency, range, limit, keys_only } => {
+            Plan::Read(Query::Range { range, limit, keys_only }, consistency)
+        }
+        Request::LockQuery { consistency, name } => Plan::Read(Query::Lock { name }, consistency),
+        Request::Put { origin, key, value } => {
+            let put = CommandRef::Put { key: &key, value: &value };
+            encode_command_ref(origin_of(origin), &put, command);
+            Plan::Write { room: Room::Needs, wait: None }
+        }
+        Request::LockAcquire { origin, name, wait } => plan_acquire(origin, name, wait, command),
+        other => plan_write(other, command),
+    }
+}
+
+fn plan_write(request: Request, command: &mut BytesMut) -> Plan {
+    let (origin, write, room) = match request {
+        Request::Delete { origin, key } => (origin, Command::Delete { key }, Room::Frees),
+        Request::DeleteRange { origin, range } => {
+            let KeyRange { start, end } = range;
+            (origin, Command::DeleteRange { start, end }, Room::Frees)
+        }
+        Request::CompareAndSet { origin, key, expect, value } => {
+            let room = if value.is_some() { Room::Needs } else { Room::Frees };
+            let expect = expect_of(expect);
+            (origin, Command::CompareAndSet { key, expect, value }, room)
+        }
+        Request::SessionOpen { nonce, ttl_ms, label } => {
+            let open = Command::SessionOpen { ttl_ms, nonce, label };
+            (protocol::Origin::NONE, open, Room::Needs)
+        }
+        Request::SessionClose { session } => {
+            (protocol::Origin::NONE, Command::SessionClose { session }, Room::Frees)
+        }
+        Request::LockRelease { origin, name, token } => {
+            (origin, Command::LockRelease { name, token }, Room::Frees)
+        }
+        Request::Ping
+        | Request::Status
+        | Request::Put { .. }
+        | Request::Get { .. }
+        | Request::Range { .. }
+        | Request::SessionKeepAlive { .. }
+        | Request::LockAcquire { .. }
+        | Request::LockQuery { .. } => unreachable!("planned by the caller"),
+    };
+    encode_command(origin_of(origin), &write, command);
+    Plan::Write { room, wait: None }
+}
+
+fn plan_acquire(
+    origin: protocol::Origin,
+    name: Bytes,
+    wait: protocol::Wait,
+    command: &mut BytesMut,
+) -> Plan {
+    let (in_queue, wait_ms) = match wait {
+        protocol::Wait::Try => (Wait::Try, None),
+        protocol::Wait::Millis(wait_ms) => (Wait::Queue, Some(wait_ms)),
+        protocol::Wait::Forever => (Wait::Queue, None),
+    };
+    let acquire = CommandRef::LockAcquire { name: &name, wait: in_queue };
+    encode_command_ref(origin_of(origin), &acquire, command);
+    let (session, sequence) = (origin.session, origin.sequence);
+    let wait = AcquireWait { session, sequence, name, wait_ms };
+    Plan::Write { room: Room::Frees, wait: Some(wait) }
+}
+
+fn origin_of(origin: protocol::Origin) -> Origin {
+    Origin {
+        session: origin.session,
+        sequence: origin.sequence,
+        lowest_unanswered: origin.lowest_unanswered,
+    }
+}
+
+fn expect_of(expect: protocol::Expect) -> Expect {
+    match expect {
+        protocol::Expect::Absent => Expect::Absent,
+        protocol::Expect::Value(value) => Expect::Value(value),
+        protocol::Expect::Revision(revision) => Expect::Revision(revision),
+    }
+}
+
+/// The reply to a command.
+pub fn reply_of(outcome: Outcome) -> Response {
+    match outcome {
+        Outcome::Put { revision } => Response::Put { revision },
+        Outcome::Deleted { revision, deleted } => Response::Deleted { revision, deleted },
+        Outcome::CompareAndSet { revision, swapped, mod_revision } => {
+            Response::CompareAndSet { revision, swapped, mod_revision }
+        }
+        Outcome::SessionOpened { session, generation, ttl_ms } => {
+            Response::SessionOpened { session, generation, ttl_ms }
+        }
+        Outcome::SessionClosed { existed, .. } => Response::SessionClosed { existed },
+        Outcome::Granted { token } => Response::LockGranted { token },
+        Outcome::NotAcquired | Outcome::Cancelled { .. } => Response::LockNotAcquired,
+        Outcome::Released => Response::LockReleased,
+        refused => Response::Error(refusal_of(refused)),
+    }
+}
+
+fn refusal_of(outcome: Outcome) -> Error {
+    let not_done = Error::not_done;
+    match outcome {
+        Outcome::NotHolder => not_done(
+            ErrorCode::NotHolder,
+            "the session does not hold the lock under this token",
+        ),
+        Outcome::SessionUnknown => {
+            not_done(ErrorCode::SessionUnknown, "there is no such session; open another one")
+        }
+        Outcome::SessionEnded => not_done(
+            ErrorCode::SessionExpired,
+            "the session ended while the acquire was queued",
+        ),
+        Outcome::SequenceStale => Error::new(
+            ErrorCode::SequenceStale,
+            Certainty::Unknown,
+            "the client has said that it needs no answer to this sequence any more",
+        ),
+        Outcome::SequenceTooFar => not_done(
+            ErrorCode::SequenceTooFar,
+            "the sequence is too far above the lowest unanswered one",
+        ),
+        other => Error::unknown(ErrorCode::Internal, format!("unexpected outcome {other:?}")),
+    }
+}
+
+/// Answers a query from the state.
+pub fn answer_query(state: &State, request_id: u64, query: &Query, out: &mut BytesMut) {
+    match query {
+        Query::Get { key } => {
+            let item = state.get(key);
+            let item = item.map(|item| item_ref(item, false));
+            encode_get_reply(request_id, state.revision(), item, out);
+        }
+        Query::Range { range, limit, keys_only } => {
+            answer_range(state, request_id, (range, *limit, *keys_only), out);
+        }
+        Query::Lock { name } => {
+            let lock = state.lock(name);
+            let holder = |lock: LockView| LockHolder { session: lock.session, token: lock.token };
+            let reply = Response::LockState {
+                revision: state.revision(),
+                holder: lock.map(holder),
+                waiters: lock.map_or(0, |lock| lock.waiters as u32),
+            };
+            reply.encode_into(request_id, out);
+        }
+    }
+}
+
+fn answer_range(
+    state: &State,
+    request_id: u64,
+    (range, limit, keys_only): (&KeyRange, u32, bool),
+    out: &mut BytesMut,
+) {
+    let limit = if limit == 0 { u32::MAX } else { limit };
+    let mut page = RangeReply::begin(request_id, state.revision(), out);
+    let mut more = false;
+    for (key, item) in state.scan(&range.start, range.end.as_deref()) {
+        if page.count() == limit || !page.push(key, item_ref(item, keys_only)) {
+            more = true;
+            break;
+        }
+    }
+    page.finish(more);
+}
+
+fn item_ref(item: StoredItem<'_>, keys_only: bool) -> ItemRef<'_> {
+    ItemRef {
+        value: if keys_only { &[] } else { item.value },
+        create_revision: item.create_revision,
+        mod_revision: item.mod_revision,
+        version: item.version,
+        session: item.session,
+    }
+}
