@@ -1,1 +1,6 @@
-//! Placeholder until the crate's first commit.
+//! What judges holdfast from outside: histories of what clients saw, and checkers of them.
+
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod history;
