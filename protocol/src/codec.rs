@@ -100,19 +100,14 @@ impl Reader {
         match self.u8(field)? {
             0 => Ok(false),
             1 => Ok(true),
-            value => Err(DecodeError::BadField {
-                field,
-                value: u64::from(value),
-            }),
+            value => Err(DecodeError::BadField { field, value: u64::from(value) }),
         }
     }
 
     pub(crate) fn bytes(&mut self, field: &'static str) -> Result<Bytes, DecodeError> {
         let length = self.u32(field)?;
-        let length = usize::try_from(length).map_err(|_| DecodeError::BadField {
-            field,
-            value: u64::from(length),
-        })?;
+        let length = usize::try_from(length)
+            .map_err(|_| DecodeError::BadField { field, value: u64::from(length) })?;
         self.want(field, length)?;
         Ok(self.body.split_to(length))
     }
@@ -128,21 +123,13 @@ impl Reader {
         field: &'static str,
         read: impl FnOnce(&mut Reader) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, DecodeError> {
-        if self.bool(field)? {
-            read(self).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.bool(field)? { read(self).map(Some) } else { Ok(None) }
     }
 
     fn want(&self, field: &'static str, wanted: usize) -> Result<(), DecodeError> {
         let left = self.body.len();
         if left < wanted {
-            return Err(DecodeError::Truncated {
-                field,
-                wanted,
-                left,
-            });
+            return Err(DecodeError::Truncated { field, wanted, left });
         }
         Ok(())
     }

@@ -95,13 +95,7 @@ pub struct Error {
 impl Error {
     /// An error with the given code, certainty and message, and nothing else.
     pub fn new(code: ErrorCode, certainty: Certainty, message: impl Into<String>) -> Error {
-        Error {
-            code,
-            certainty,
-            message: message.into(),
-            leader: None,
-            retry_after_ms: None,
-        }
+        Error { code, certainty, message: message.into(), leader: None, retry_after_ms: None }
     }
 
     /// An error about a request that certainly was not and will not be done.
@@ -120,19 +114,13 @@ impl Error {
             Some(leader) => format!("node {} at {} leads", leader.node, leader.addr),
             None => "this node does not lead, and knows no leader".to_owned(),
         };
-        Error {
-            leader,
-            ..Error::not_done(ErrorCode::NotLeader, message)
-        }
+        Error { leader, ..Error::not_done(ErrorCode::NotLeader, message) }
     }
 
     /// The same error with a time to wait before the next attempt, in milliseconds.
     #[must_use]
     pub fn with_retry_after_ms(self, retry_after_ms: u32) -> Error {
-        Error {
-            retry_after_ms: Some(retry_after_ms),
-            ..self
-        }
+        Error { retry_after_ms: Some(retry_after_ms), ..self }
     }
 
     /// Appends a whole frame with this error.
@@ -184,10 +172,7 @@ impl LeaderHint {
     }
 
     pub(crate) fn read(reader: &mut Reader) -> Result<LeaderHint, DecodeError> {
-        Ok(LeaderHint {
-            node: reader.u64("leader node")?,
-            addr: reader.text("leader address")?,
-        })
+        Ok(LeaderHint { node: reader.u64("leader node")?, addr: reader.text("leader address")? })
     }
 }
 
@@ -205,10 +190,7 @@ impl Certainty {
             0 => Ok(Certainty::NotDone),
             1 => Ok(Certainty::Done),
             2 => Ok(Certainty::Unknown),
-            _ => Err(DecodeError::BadField {
-                field: "certainty",
-                value: u64::from(value),
-            }),
+            _ => Err(DecodeError::BadField { field: "certainty", value: u64::from(value) }),
         }
     }
 }

@@ -121,10 +121,7 @@ pub fn decode(buf: &mut BytesMut, body_bytes_max: u32) -> Result<Option<Frame>, 
     let request_id = fields.get_u64_le();
 
     if length > body_bytes_max {
-        return Err(FrameError::TooLong {
-            length,
-            max: body_bytes_max,
-        });
+        return Err(FrameError::TooLong { length, max: body_bytes_max });
     }
     if flags != 0 || reserved != 0 {
         return Err(FrameError::ReservedBits { flags, reserved });
@@ -143,14 +140,7 @@ pub fn decode(buf: &mut BytesMut, body_bytes_max: u32) -> Result<Option<Frame>, 
     let frame_bytes = CHECKED_OFFSET + checked.len();
     let mut body = buf.split_to(frame_bytes).freeze();
     body.advance(HEADER_BYTES);
-    Ok(Some(Frame {
-        header: Header {
-            kind,
-            request_id,
-            body_bytes: length,
-        },
-        body,
-    }))
+    Ok(Some(Frame { header: Header { kind, request_id, body_bytes: length }, body }))
 }
 
 /// Appends one frame whose body `write_body` appends.
@@ -183,19 +173,12 @@ pub(crate) fn begin(kind: u8, request_id: u64, out: &mut BytesMut) -> usize {
 
 /// Completes the frame that [`begin`] started at `start` and that reaches to the end of `out`.
 pub(crate) fn finish(start: usize, out: &mut BytesMut) {
-    let frame = out
-        .get_mut(start..)
-        .expect("`begin` appended the header at `start`");
-    let (header, body) = frame
-        .split_at_mut_checked(HEADER_BYTES)
-        .expect("`begin` appended a whole header");
+    let frame = out.get_mut(start..).expect("`begin` appended the header at `start`");
+    let (header, body) =
+        frame.split_at_mut_checked(HEADER_BYTES).expect("`begin` appended a whole header");
     let length = u32::try_from(body.len()).expect("a body is shorter than 4 GiB");
     put_at(header, CHECKED_OFFSET, length);
-    let checksum = checksum(
-        frame
-            .get(CHECKED_OFFSET..)
-            .expect("the frame has a whole header"),
-    );
+    let checksum = checksum(frame.get(CHECKED_OFFSET..).expect("the frame has a whole header"));
     put_at(frame, CHECKSUM_OFFSET, checksum);
 }
 
@@ -215,9 +198,7 @@ fn checksum(checked: &[u8]) -> u32 {
 
 /// Looks at as much of the first four bytes as has arrived.
 fn check_start(buf: &[u8]) -> Result<(), FrameError> {
-    let arrived = buf
-        .get(..CHECKSUM_OFFSET.min(buf.len()))
-        .unwrap_or_default();
+    let arrived = buf.get(..CHECKSUM_OFFSET.min(buf.len())).unwrap_or_default();
     if START.starts_with(arrived) {
         return Ok(());
     }
@@ -225,9 +206,7 @@ fn check_start(buf: &[u8]) -> Result<(), FrameError> {
         [magic @ .., version] if *magic == MAGIC => {
             Err(FrameError::UnsupportedVersion { found: *version })
         }
-        _ => Err(FrameError::BadMagic {
-            found: arrived.to_vec(),
-        }),
+        _ => Err(FrameError::BadMagic { found: arrived.to_vec() }),
     }
 }
 

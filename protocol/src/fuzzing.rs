@@ -9,10 +9,7 @@ use crate::{HANDSHAKE_BODY_BYTES_MAX, Hello, Limits, Request, Response, Welcome}
 
 /// Reads `data` as a connection of each kind would; whatever is understood must survive a round trip.
 pub fn frame_decode(data: &[u8]) {
-    for cap in [
-        HANDSHAKE_BODY_BYTES_MAX,
-        Limits::default().request_body_bytes_max(),
-    ] {
+    for cap in [HANDSHAKE_BODY_BYTES_MAX, Limits::default().request_body_bytes_max()] {
         let mut buf = BytesMut::from(data);
         while let Ok(Some(frame)) = frame::decode(&mut buf, cap) {
             assert!(frame.body.len() <= cap as usize);
@@ -30,11 +27,7 @@ fn read_body_without_frame(data: &[u8]) {
     let mut wire = BytesMut::new();
     frame::encode(*kind, 1, &mut wire, |out| out.extend_from_slice(body));
     let frame = frame::decode(&mut wire, u32::MAX);
-    read_as_everything(
-        &frame
-            .expect("we wrote the frame")
-            .expect("we wrote it whole"),
-    );
+    read_as_everything(&frame.expect("we wrote the frame").expect("we wrote it whole"));
 }
 
 fn read_as_everything(frame: &Frame) {

@@ -92,10 +92,7 @@ impl Hello {
         };
         if hello.client.len() > LABEL_BYTES_MAX {
             let value = hello.client.len() as u64;
-            return Err(DecodeError::BadField {
-                field: "client length",
-                value,
-            });
+            return Err(DecodeError::BadField { field: "client length", value });
         }
         reader.finish()?;
         Ok(hello)

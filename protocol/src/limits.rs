@@ -78,8 +78,7 @@ impl Limits {
     /// Longest body of a reply's frame after the handshake, in bytes.
     pub fn reply_body_bytes_max(&self) -> u32 {
         // Per item of a page its counters come on top of what the page counts; see `RangeReply`.
-        self.request_body_bytes_max()
-            .max(to_u32(RANGE_PAGE_BYTES_MAX + FRAME_SLACK_BYTES))
+        self.request_body_bytes_max().max(to_u32(RANGE_PAGE_BYTES_MAX + FRAME_SLACK_BYTES))
     }
 }
 

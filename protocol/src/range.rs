@@ -19,26 +19,17 @@ impl KeyRange {
     /// Every key.
     #[must_use]
     pub fn all() -> KeyRange {
-        KeyRange {
-            start: Bytes::new(),
-            end: None,
-        }
+        KeyRange { start: Bytes::new(), end: None }
     }
 
     /// The keys from `start` on.
     pub fn from(start: impl Into<Bytes>) -> KeyRange {
-        KeyRange {
-            start: start.into(),
-            end: None,
-        }
+        KeyRange { start: start.into(), end: None }
     }
 
     /// The keys from `start` on, without `end` and what follows it.
     pub fn between(start: impl Into<Bytes>, end: impl Into<Bytes>) -> KeyRange {
-        KeyRange {
-            start: start.into(),
-            end: Some(end.into()),
-        }
+        KeyRange { start: start.into(), end: Some(end.into()) }
     }
 
     /// The keys that begin with `prefix`.
@@ -59,10 +50,7 @@ impl KeyRange {
         let mut start = BytesMut::with_capacity(key.len() + 1);
         start.put_slice(key);
         start.put_u8(0);
-        KeyRange {
-            start: start.freeze(),
-            end: self.end.clone(),
-        }
+        KeyRange { start: start.freeze(), end: self.end.clone() }
     }
 
     pub(crate) fn encode_body(&self, out: &mut BytesMut) {
@@ -104,10 +92,7 @@ mod tests {
     #[test]
     fn prefix_of_highest_bytes_has_no_end() {
         assert_eq!(KeyRange::prefix(&b"\xff\xff"[..]).end, None);
-        assert_eq!(
-            KeyRange::prefix(&b"a\xff"[..]).end,
-            Some(Bytes::from_static(b"b"))
-        );
+        assert_eq!(KeyRange::prefix(&b"a\xff"[..]).end, Some(Bytes::from_static(b"b")));
         assert_eq!(KeyRange::prefix(""), KeyRange::all());
     }
 

@@ -164,11 +164,7 @@ pub enum Request {
 
 impl Origin {
     /// No session: at most once, and never repeated after an unknown outcome.
-    pub const NONE: Origin = Origin {
-        session: 0,
-        sequence: 0,
-        lowest_unanswered: 0,
-    };
+    pub const NONE: Origin = Origin { session: 0, sequence: 0, lowest_unanswered: 0 };
 
     fn encode_body(self, out: &mut BytesMut) {
         out.put_u64_le(self.session);
@@ -190,14 +186,8 @@ impl Origin {
                 "a write without a session has no sequence".to_owned()
             });
         }
-        require(self.sequence > 0, || {
-            "the sequences of a session start at 1".to_owned()
-        })?;
-        let Origin {
-            sequence,
-            lowest_unanswered,
-            ..
-        } = self;
+        require(self.sequence > 0, || "the sequences of a session start at 1".to_owned())?;
+        let Origin { sequence, lowest_unanswered, .. } = self;
         require((1..=sequence).contains(&lowest_unanswered), || {
             format!("the lowest unanswered sequence {lowest_unanswered} is not in 1..={sequence}")
         })?;
@@ -296,17 +286,14 @@ impl Request {
                 check_value(value.len(), limits)
             }
             Request::Delete { key, .. } | Request::Get { key, .. } => check_key(key, limits),
-            Request::DeleteRange { range, .. } | Request::Range { range, .. } => {
-                check_range(range, limits)
+            Request::DeleteRange { range, .. } => check_range(range, limits.key_bytes_max),
+            // The start of a next page is one byte longer than the key before it.
+            Request::Range { range, .. } => {
+                check_range(range, limits.key_bytes_max.saturating_add(1))
             }
-            Request::CompareAndSet {
-                key, expect, value, ..
-            } => {
+            Request::CompareAndSet { key, expect, value, .. } => {
                 check_key(key, limits)?;
-                check_value(
-                    expect.value_bytes() + value.as_ref().map_or(0, Bytes::len),
-                    limits,
-                )
+                check_value(expect.value_bytes() + value.as_ref().map_or(0, Bytes::len), limits)
             }
             Request::SessionOpen { ttl_ms, label, .. } => check_session(*ttl_ms, label),
             Request::SessionKeepAlive { session } | Request::SessionClose { session } => {
@@ -333,34 +320,20 @@ impl Request {
                 origin.encode_body(out);
                 range.encode_body(out);
             }
-            Request::CompareAndSet {
-                origin,
-                key,
-                expect,
-                value,
-            } => {
+            Request::CompareAndSet { origin, key, expect, value } => {
                 origin.encode_body(out);
                 put_bytes(out, key);
                 expect.encode_body(out);
                 put_optional(out, value.as_ref(), |out, value| put_bytes(out, value));
             }
             Request::Get { consistency, key } => encode_get_body(*consistency, key, out),
-            Request::Range {
-                consistency,
-                range,
-                limit,
-                keys_only,
-            } => {
+            Request::Range { consistency, range, limit, keys_only } => {
                 out.put_u8(consistency.to_u8());
                 range.encode_body(out);
                 out.put_u32_le(*limit);
                 out.put_u8(u8::from(*keys_only));
             }
-            Request::SessionOpen {
-                nonce,
-                ttl_ms,
-                label,
-            } => {
+            Request::SessionOpen { nonce, ttl_ms, label } => {
                 out.put_u128_le(*nonce);
                 out.put_u64_le(*ttl_ms);
                 put_bytes(out, label);
@@ -373,11 +346,7 @@ impl Request {
                 put_bytes(out, name);
                 out.put_u64_le(wait.to_millis());
             }
-            Request::LockRelease {
-                origin,
-                name,
-                token,
-            } => {
+            Request::LockRelease { origin, name, token } => {
                 origin.encode_body(out);
                 put_bytes(out, name);
                 out.put_u64_le(*token);
@@ -403,10 +372,9 @@ impl Request {
                 key: reader.bytes("key")?,
                 value: reader.bytes("value")?,
             }),
-            kind::DELETE => Ok(Request::Delete {
-                origin: Origin::read(reader)?,
-                key: reader.bytes("key")?,
-            }),
+            kind::DELETE => {
+                Ok(Request::Delete { origin: Origin::read(reader)?, key: reader.bytes("key")? })
+            }
             kind::DELETE_RANGE => Ok(Request::DeleteRange {
                 origin: Origin::read(reader)?,
                 range: KeyRange::read(reader)?,
@@ -444,12 +412,10 @@ impl Request {
                 ttl_ms: reader.u64("ttl")?,
                 label: reader.bytes("label")?,
             }),
-            kind::SESSION_KEEP_ALIVE => Ok(Request::SessionKeepAlive {
-                session: reader.u64("session")?,
-            }),
-            kind::SESSION_CLOSE => Ok(Request::SessionClose {
-                session: reader.u64("session")?,
-            }),
+            kind::SESSION_KEEP_ALIVE => {
+                Ok(Request::SessionKeepAlive { session: reader.u64("session")? })
+            }
+            kind::SESSION_CLOSE => Ok(Request::SessionClose { session: reader.u64("session")? }),
             kind::LOCK_ACQUIRE => Ok(Request::LockAcquire {
                 origin: Origin::read(reader)?,
                 name: reader.bytes("name")?,
@@ -517,10 +483,7 @@ impl Consistency {
         match reader.u8("consistency")? {
             0 => Ok(Consistency::Linearizable),
             1 => Ok(Consistency::Stale),
-            value => Err(DecodeError::BadField {
-                field: "consistency",
-                value: u64::from(value),
-            }),
+            value => Err(DecodeError::BadField { field: "consistency", value: u64::from(value) }),
         }
     }
 }
@@ -552,10 +515,7 @@ impl Expect {
             0 => Ok(Expect::Absent),
             1 => Ok(Expect::Value(reader.bytes("expected value")?)),
             2 => Ok(Expect::Revision(reader.u64("expected revision")?)),
-            value => Err(DecodeError::BadField {
-                field: "expect",
-                value: u64::from(value),
-            }),
+            value => Err(DecodeError::BadField { field: "expect", value: u64::from(value) }),
         }
     }
 }
@@ -581,11 +541,7 @@ impl Wait {
 }
 
 fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), Error> {
-    if condition {
-        Ok(())
-    } else {
-        Err(Error::not_done(ErrorCode::BadRequest, message()))
-    }
+    if condition { Ok(()) } else { Err(Error::not_done(ErrorCode::BadRequest, message())) }
 }
 
 fn check_length(what: &str, length: usize, max: u32) -> Result<(), Error> {
@@ -597,23 +553,15 @@ fn check_length(what: &str, length: usize, max: u32) -> Result<(), Error> {
 }
 
 fn check_key(key: &[u8], limits: &Limits) -> Result<(), Error> {
-    require(!key.is_empty(), || {
-        "a key or lock name has at least one byte".to_owned()
-    })?;
+    require(!key.is_empty(), || "a key or lock name has at least one byte".to_owned())?;
     check_length("a key or lock name", key.len(), limits.key_bytes_max)
 }
 
 fn check_value(bytes: usize, limits: &Limits) -> Result<(), Error> {
-    check_length(
-        "a value, with the value it is compared to,",
-        bytes,
-        limits.value_bytes_max,
-    )
+    check_length("a value, with the value it is compared to,", bytes, limits.value_bytes_max)
 }
 
-fn check_range(range: &KeyRange, limits: &Limits) -> Result<(), Error> {
-    // The start of a next page is one byte longer than the key before it.
-    let bound_bytes_max = limits.key_bytes_max.saturating_add(1);
+fn check_range(range: &KeyRange, bound_bytes_max: u32) -> Result<(), Error> {
     check_length("the start of a range", range.start.len(), bound_bytes_max)?;
     let end_bytes = range.end.as_ref().map_or(0, Bytes::len);
     check_length("the end of a range", end_bytes, bound_bytes_max)
@@ -624,18 +572,12 @@ fn check_session_id(session: u64) -> Result<(), Error> {
 }
 
 fn check_session(ttl_ms: u64, label: &[u8]) -> Result<(), Error> {
-    require(
-        (SESSION_TTL_MS_MIN..=SESSION_TTL_MS_MAX).contains(&ttl_ms),
-        || {
-            format!(
-                "a session's ttl of {ttl_ms} ms is not in {SESSION_TTL_MS_MIN}..={SESSION_TTL_MS_MAX}"
-            )
-        },
-    )?;
-    require(label.len() <= LABEL_BYTES_MAX, || {
+    require((SESSION_TTL_MS_MIN..=SESSION_TTL_MS_MAX).contains(&ttl_ms), || {
         format!(
-            "a label of {} bytes exceeds the limit of {LABEL_BYTES_MAX} bytes",
-            label.len()
+            "a session's ttl of {ttl_ms} ms is not in {SESSION_TTL_MS_MIN}..={SESSION_TTL_MS_MAX}"
         )
+    })?;
+    require(label.len() <= LABEL_BYTES_MAX, || {
+        format!("a label of {} bytes exceeds the limit of {LABEL_BYTES_MAX} bytes", label.len())
     })
 }

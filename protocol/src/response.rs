@@ -205,12 +205,7 @@ impl<'a> RangeReply<'a> {
         out.put_u8(0); // more
         out.put_u32_le(0); // count
         let items_start = out.len();
-        RangeReply {
-            out,
-            frame_start,
-            items_start,
-            count: 0,
-        }
+        RangeReply { out, frame_start, items_start, count: 0 }
     }
 
     /// Appends an item; or answers false, having appended nothing, because the page is full: its items would
@@ -269,12 +264,7 @@ impl Response {
     ///
     /// Requires of a [`Response::Range`]: its items fit one page.
     pub fn encode_into(&self, request_id: u64, out: &mut BytesMut) {
-        if let Response::Range {
-            revision,
-            items,
-            more,
-        } = self
-        {
+        if let Response::Range { revision, items, more } = self {
             let mut page = RangeReply::begin(request_id, *revision, out);
             for RangeItem { key, item } in items {
                 assert!(page.push(key, item.as_ref()), "a range reply is one page");
@@ -318,11 +308,7 @@ impl Response {
                 out.put_u64_le(*revision);
                 out.put_u64_le(*deleted);
             }
-            Response::CompareAndSet {
-                revision,
-                swapped,
-                mod_revision,
-            } => {
+            Response::CompareAndSet { revision, swapped, mod_revision } => {
                 out.put_u64_le(*revision);
                 out.put_u8(u8::from(*swapped));
                 out.put_u64_le(*mod_revision);
@@ -330,11 +316,7 @@ impl Response {
             Response::Get { revision, item } => {
                 encode_get_body(*revision, item.as_ref().map(Item::as_ref), out);
             }
-            Response::SessionOpened {
-                session,
-                generation,
-                ttl_ms,
-            } => {
+            Response::SessionOpened { session, generation, ttl_ms } => {
                 out.put_u64_le(*session);
                 out.put_u64_le(*generation);
                 out.put_u64_le(*ttl_ms);
@@ -342,11 +324,7 @@ impl Response {
             Response::SessionAlive { ttl_ms } => out.put_u64_le(*ttl_ms),
             Response::SessionClosed { existed } => out.put_u8(u8::from(*existed)),
             Response::LockGranted { token } => out.put_u64_le(*token),
-            Response::LockState {
-                revision,
-                holder,
-                waiters,
-            } => {
+            Response::LockState { revision, holder, waiters } => {
                 out.put_u64_le(*revision);
                 put_optional(out, *holder, |out, holder| {
                     out.put_u64_le(holder.session);
@@ -373,9 +351,7 @@ impl Response {
         match kind {
             kind::PONG => Ok(Response::Pong),
             kind::NODE_STATUS => Ok(Response::Status(Box::new(NodeStatus::read(reader)?))),
-            kind::PUT_DONE => Ok(Response::Put {
-                revision: reader.u64("revision")?,
-            }),
+            kind::PUT_DONE => Ok(Response::Put { revision: reader.u64("revision")? }),
             kind::DELETED => Ok(Response::Deleted {
                 revision: reader.u64("revision")?,
                 deleted: reader.u64("deleted")?,
@@ -408,15 +384,11 @@ impl Response {
                 generation: reader.u64("generation")?,
                 ttl_ms: reader.u64("ttl")?,
             }),
-            kind::SESSION_ALIVE => Ok(Response::SessionAlive {
-                ttl_ms: reader.u64("ttl")?,
-            }),
-            kind::SESSION_CLOSED => Ok(Response::SessionClosed {
-                existed: reader.bool("existed")?,
-            }),
-            kind::LOCK_GRANTED => Ok(Response::LockGranted {
-                token: reader.u64("token")?,
-            }),
+            kind::SESSION_ALIVE => Ok(Response::SessionAlive { ttl_ms: reader.u64("ttl")? }),
+            kind::SESSION_CLOSED => {
+                Ok(Response::SessionClosed { existed: reader.bool("existed")? })
+            }
+            kind::LOCK_GRANTED => Ok(Response::LockGranted { token: reader.u64("token")? }),
             kind::LOCK_NOT_ACQUIRED => Ok(Response::LockNotAcquired),
             kind::LOCK_RELEASED => Ok(Response::LockReleased),
             kind::LOCK_STATE => Ok(Response::LockState {
@@ -442,14 +414,7 @@ fn read_range(reader: &mut Reader) -> Result<Response, DecodeError> {
     let room = (reader.left() / RANGE_ITEM_BYTES_MIN).min(count as usize);
     let mut items = Vec::with_capacity(room);
     for _ in 0..count {
-        items.push(RangeItem {
-            key: reader.bytes("key")?,
-            item: Item::read(reader)?,
-        });
+        items.push(RangeItem { key: reader.bytes("key")?, item: Item::read(reader)? });
     }
-    Ok(Response::Range {
-        revision,
-        items,
-        more,
-    })
+    Ok(Response::Range { revision, items, more })
 }

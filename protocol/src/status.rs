@@ -195,10 +195,7 @@ impl Role {
             0 => Ok(Role::Follower),
             1 => Ok(Role::Candidate),
             2 => Ok(Role::Leader),
-            value => Err(DecodeError::BadField {
-                field: "role",
-                value: u64::from(value),
-            }),
+            value => Err(DecodeError::BadField { field: "role", value: u64::from(value) }),
         }
     }
 }
@@ -219,10 +216,7 @@ impl PeerState {
             1 => Ok(PeerState::Probe),
             2 => Ok(PeerState::Replicate),
             3 => Ok(PeerState::Snapshot),
-            value => Err(DecodeError::BadField {
-                field: "peer state",
-                value: u64::from(value),
-            }),
+            value => Err(DecodeError::BadField { field: "peer state", value: u64::from(value) }),
         }
     }
 }
