@@ -17,10 +17,8 @@ use crate::format::BLOCK_BYTES;
 /// Files are the server's alone.
 pub(super) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 pub(super) const DIR_MODE: Mode = Mode::RWXU;
-pub(super) const DIR_FLAGS: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NOFOLLOW);
+pub(super) const DIR_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// Whether a backend goes through the page cache.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -82,11 +80,7 @@ pub(super) fn open_flags(mode: OpenMode, direct: bool) -> OFlags {
         OpenMode::Existing => OFlags::empty(),
         OpenMode::CreateNew => OFlags::CREATE | OFlags::EXCL,
     };
-    let direct = if direct {
-        OFlags::DIRECT
-    } else {
-        OFlags::empty()
-    };
+    let direct = if direct { OFlags::DIRECT } else { OFlags::empty() };
     OPEN_FLAGS | create | direct
 }
 
@@ -101,12 +95,15 @@ pub(super) fn reopen_flags(mode: OpenMode) -> OFlags {
     }
 }
 
+/// The size of an open file.
+pub(super) fn file_bytes(fd: &OwnedFd) -> io::Result<u64> {
+    let bytes = fs::fstat(fd)?.st_size;
+    u64::try_from(bytes).map_err(|_| io::Error::other(format!("the file claims {bytes} bytes")))
+}
+
 /// The error of an operation on a file that is not open.
 pub(super) fn not_open(file: FileId) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        format!("file {} is not open", file.0),
-    )
+    io::Error::new(io::ErrorKind::InvalidInput, format!("file {} is not open", file.0))
 }
 
 /// The error of a write that ended early. Final: what reached the device is unknown.
@@ -170,11 +167,7 @@ mod tests {
     #[test]
     fn the_page_cache_is_used_when_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(
-            !DataDir::open(dir.path(), PageCache::Use)
-                .unwrap()
-                .is_direct()
-        );
+        assert!(!DataDir::open(dir.path(), PageCache::Use).unwrap().is_direct());
     }
 
     #[test]
@@ -189,9 +182,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(OsStr::from_bytes(b"\xff")), b"").unwrap();
         let opened = DataDir::open(dir.path(), PageCache::Use).unwrap();
-        assert_eq!(
-            opened.list("").unwrap_err().kind(),
-            io::ErrorKind::InvalidData
-        );
+        assert_eq!(opened.list("").unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -10,20 +10,12 @@ pub(super) fn check_file(path: &str) -> io::Result<()> {
         Some((dir, name)) => is_name(dir) && is_name(name),
         None => is_name(path),
     };
-    if well_formed {
-        Ok(())
-    } else {
-        Err(refuse(path))
-    }
+    if well_formed { Ok(()) } else { Err(refuse(path)) }
 }
 
 /// Accepts `directory` and "", the data directory itself.
 pub(super) fn check_dir(path: &str) -> io::Result<()> {
-    if path.is_empty() || is_name(path) {
-        Ok(())
-    } else {
-        Err(refuse(path))
-    }
+    if path.is_empty() || is_name(path) { Ok(()) } else { Err(refuse(path)) }
 }
 
 fn is_name(part: &str) -> bool {
@@ -48,18 +40,7 @@ mod tests {
         for good in ["META", "seg/00000001.seg"] {
             check_file(good).unwrap();
         }
-        for bad in [
-            "",
-            "/",
-            "/etc/passwd",
-            "..",
-            "../x",
-            "a/..",
-            "a/b/c",
-            "a//b",
-            "a/",
-            "nul\0",
-        ] {
+        for bad in ["", "/", "/etc/passwd", "..", "../x", "a/..", "a/b/c", "a//b", "a/", "nul\0"] {
             let error = check_file(bad).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{bad:?}");
         }

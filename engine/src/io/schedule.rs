@@ -9,12 +9,7 @@ use std::collections::VecDeque;
 use super::Class;
 
 const CLASSES: usize = 5;
-const OTHERS: [Class; 4] = [
-    Class::Read,
-    Class::CatchUp,
-    Class::Checkpoint,
-    Class::Background,
-];
+const OTHERS: [Class; 4] = [Class::Read, Class::CatchUp, Class::Checkpoint, Class::Background];
 const COMMIT: usize = Class::Commit as usize;
 
 /// What a turn costs a class: the inverse of its share.
@@ -124,10 +119,7 @@ mod tests {
     use super::*;
 
     fn schedule() -> Schedule<u32> {
-        Schedule::new(Limits {
-            of_class: [2, 4, 2, 2, 1],
-            bulk: 3,
-        })
+        Schedule::new(Limits { of_class: [2, 4, 2, 2, 1], bulk: 3 })
     }
 
     fn drain(schedule: &mut Schedule<u32>) -> Vec<(Class, u32)> {
@@ -140,10 +132,8 @@ mod tests {
         schedule.push(Class::Background, 1);
         schedule.push(Class::Read, 2);
         schedule.push(Class::Commit, 3);
-        let classes: Vec<Class> = drain(&mut schedule)
-            .into_iter()
-            .map(|(class, _)| class)
-            .collect();
+        let classes: Vec<Class> =
+            drain(&mut schedule).into_iter().map(|(class, _)| class).collect();
         assert_eq!(classes, [Class::Commit, Class::Read, Class::Background]);
     }
 
@@ -151,10 +141,7 @@ mod tests {
     fn a_class_keeps_its_own_order() {
         let mut schedule = schedule();
         (0..4).for_each(|item| schedule.push(Class::Read, item));
-        let items: Vec<u32> = drain(&mut schedule)
-            .into_iter()
-            .map(|(_, item)| item)
-            .collect();
+        let items: Vec<u32> = drain(&mut schedule).into_iter().map(|(_, item)| item).collect();
         assert_eq!(items, [0, 1, 2, 3]);
     }
 
@@ -183,10 +170,7 @@ mod tests {
 
     #[test]
     fn a_busy_class_does_not_starve_the_others() {
-        let mut schedule = Schedule::new(Limits {
-            of_class: [1, 1, 1, 1, 1],
-            bulk: 1,
-        });
+        let mut schedule = Schedule::new(Limits { of_class: [1, 1, 1, 1, 1], bulk: 1 });
         let mut served = [0; CLASSES];
         for class in OTHERS {
             (0..1_000).for_each(|item| schedule.push(class, item));
@@ -201,10 +185,7 @@ mod tests {
 
     #[test]
     fn idle_time_earns_no_credit() {
-        let mut schedule = Schedule::new(Limits {
-            of_class: [1, 1, 1, 1, 1],
-            bulk: 1,
-        });
+        let mut schedule = Schedule::new(Limits { of_class: [1, 1, 1, 1, 1], bulk: 1 });
         (0..1_000).for_each(|item| schedule.push(Class::Read, item));
         for _ in 0..500 {
             schedule.next_other().unwrap();

@@ -108,9 +108,7 @@ pub struct SimImage(Volume);
 
 impl fmt::Debug for SimImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SimImage")
-            .field(&self.0.paths_of_files())
-            .finish()
+        f.debug_tuple("SimImage").field(&self.0.paths_of_files()).finish()
     }
 }
 
@@ -167,9 +165,7 @@ impl fmt::Debug for SimDisk {
 impl SimDisk {
     /// An empty disk.
     pub fn new(seed: u64, faults: SimFaults) -> SimDisk {
-        SimDisk {
-            core: Arc::new(Mutex::new(Core::new(seed, faults))),
-        }
+        SimDisk { core: Arc::new(Mutex::new(Core::new(seed, faults))) }
     }
 
     /// The [`Disk`] of a new process. The process before it, if it still ran, is killed: its operations
@@ -280,9 +276,7 @@ impl SimDisk {
 
     /// The next write that is submitted reports success and lands elsewhere.
     pub fn misdirect_next_write(&self) {
-        self.core
-            .lock()
-            .inject(OpKind::Write, faults::Fault::Misdirected);
+        self.core.lock().inject(OpKind::Write, faults::Fault::Misdirected);
     }
 
     /// Nothing completes before `us` microseconds have passed.
@@ -295,9 +289,7 @@ impl SimDisk {
     /// Requires: the file exists and is long enough.
     pub fn flip_bit(&self, path: &str, bit: u64) {
         let mut core = self.core.lock();
-        let file = core
-            .file_mut(path)
-            .expect("a test flips bits of a file that exists");
+        let file = core.file_mut(path).expect("a test flips bits of a file that exists");
         file.current.flip_bit(bit);
         if bit / 8 < file.durable.bytes() {
             file.durable.flip_bit(bit);
@@ -307,18 +299,12 @@ impl SimDisk {
 
     /// What a process would read.
     pub fn read_file(&self, path: &str) -> Option<Vec<u8>> {
-        self.core
-            .lock()
-            .file_mut(path)
-            .map(|file| file.current.to_vec())
+        self.core.lock().file_mut(path).map(|file| file.current.to_vec())
     }
 
     /// What a power cut leaves for certain, if the name survives.
     pub fn read_durable(&self, path: &str) -> Option<Vec<u8>> {
-        self.core
-            .lock()
-            .file_mut(path)
-            .map(|file| file.durable.to_vec())
+        self.core.lock().file_mut(path).map(|file| file.durable.to_vec())
     }
 
     /// Puts a durable file there in place of what was, with its directory.
@@ -336,9 +322,7 @@ impl SimDisk {
     /// Requires: the file exists.
     pub fn set_len(&self, path: &str, bytes: u64) {
         let mut core = self.core.lock();
-        let file = core
-            .file_mut(path)
-            .expect("a test sizes a file that exists");
+        let file = core.file_mut(path).expect("a test sizes a file that exists");
         file.current.set_bytes(bytes);
         file.durable.set_bytes(bytes);
     }

@@ -35,11 +35,7 @@ pub struct SyscallOptions {
 
 impl Default for SyscallOptions {
     fn default() -> SyscallOptions {
-        SyscallOptions {
-            commit_threads: 4,
-            other_threads: 2,
-            page_cache: PageCache::Avoid,
-        }
+        SyscallOptions { commit_threads: 4, other_threads: 2, page_cache: PageCache::Avoid }
     }
 }
 
@@ -67,10 +63,7 @@ impl SyscallDisk {
             owner: Condvar::new(),
             bell: Bell::default(),
         });
-        let mut disk = SyscallDisk {
-            shared,
-            threads: Vec::new(),
-        };
+        let mut disk = SyscallDisk { shared, threads: Vec::new() };
         disk.start(options.commit_threads, Lane::Commits)?;
         disk.start(options.other_threads, Lane::Others)?;
         Ok(disk)
@@ -80,9 +73,7 @@ impl SyscallDisk {
         for number in 0..threads {
             let shared = Arc::clone(&self.shared);
             let name = format!("disk-{}-{number}", lane.name());
-            let thread = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || shared.work(lane))?;
+            let thread = std::thread::Builder::new().name(name).spawn(move || shared.work(lane))?;
             self.threads.push(thread);
         }
         Ok(())
@@ -163,10 +154,7 @@ impl Drop for SyscallDisk {
 fn limits(options: &SyscallOptions) -> Limits {
     let others = options.other_threads;
     let bulk = others.saturating_sub(1).max(1);
-    Limits {
-        of_class: [options.commit_threads, others, bulk, bulk, 1],
-        bulk,
-    }
+    Limits { of_class: [options.commit_threads, others, bulk, bulk, 1], bulk }
 }
 
 #[derive(Clone, Copy)]
@@ -264,12 +252,9 @@ impl Shared {
             Op::Open { path, mode } => self.open_file(&path, mode),
             Op::Close { file } => self.close_file(file),
             Op::Allocate { file, bytes } => allocate(&*self.file(file)?, bytes),
-            Op::Write {
-                file,
-                offset,
-                buf,
-                sync,
-            } => write(&*self.file(file)?, offset, buf.as_slice(), sync),
+            Op::Write { file, offset, buf, sync } => {
+                write(&*self.file(file)?, offset, buf.as_slice(), sync)
+            }
             Op::Read { file, offset, buf } => read(&*self.file(file)?, offset, buf),
             Op::Sync { file } => nothing(fs::fdatasync(&self.file(file)?.fd)),
             Op::SyncDir { path } => self.sync_dir(&path),
@@ -282,17 +267,14 @@ impl Shared {
     fn open_file(&self, path: &str, mode: OpenMode) -> io::Result<Done> {
         path::check_file(path)?;
         let (fd, direct) = self.open_as_wanted(path, mode)?;
-        let bytes = file_bytes(&fd)?;
+        let bytes = data_dir::file_bytes(&fd)?;
         if !direct {
             // What an earlier process left in the cache may never have reached the device (P5).
             fs::fadvise(&fd, 0, None, fs::Advice::DontNeed)?;
         }
         let mut files = self.files.lock();
         let file = FileId(files.opened);
-        files.opened = files
-            .opened
-            .checked_add(1)
-            .expect("fewer than 2^32 opens in one life");
+        files.opened = files.opened.checked_add(1).expect("fewer than 2^32 opens in one life");
         files.open.insert(file, Arc::new(OpenFile { fd, direct }));
         Ok(Done::Opened { file, bytes })
     }
@@ -310,24 +292,15 @@ impl Shared {
     }
 
     fn close_file(&self, file: FileId) -> io::Result<Done> {
-        let closed = self
-            .files
-            .lock()
-            .open
-            .remove(&file)
-            .ok_or_else(|| data_dir::not_open(file))?;
+        let closed =
+            self.files.lock().open.remove(&file).ok_or_else(|| data_dir::not_open(file))?;
         // Outside the lock: the last close of a removed file frees its blocks, which takes time.
         drop(closed);
         Ok(Done::Nothing)
     }
 
     fn file(&self, file: FileId) -> io::Result<Arc<OpenFile>> {
-        self.files
-            .lock()
-            .open
-            .get(&file)
-            .cloned()
-            .ok_or_else(|| data_dir::not_open(file))
+        self.files.lock().open.get(&file).cloned().ok_or_else(|| data_dir::not_open(file))
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<Done> {
@@ -351,12 +324,9 @@ impl Shared {
     fn make_dir(&self, path: &str) -> io::Result<Done> {
         path::check_file(path)?;
         match fs::mkdirat(&self.dir.root, path, data_dir::DIR_MODE) {
-            Err(Errno::EXIST) => nothing(fs::openat(
-                &self.dir.root,
-                path,
-                data_dir::DIR_FLAGS,
-                Mode::empty(),
-            )),
+            Err(Errno::EXIST) => {
+                nothing(fs::openat(&self.dir.root, path, data_dir::DIR_FLAGS, Mode::empty()))
+            }
             made => nothing(made),
         }
     }
@@ -365,11 +335,6 @@ impl Shared {
 fn nothing<T>(result: rustix::io::Result<T>) -> io::Result<Done> {
     result?;
     Ok(Done::Nothing)
-}
-
-fn file_bytes(fd: &OwnedFd) -> io::Result<u64> {
-    let bytes = fs::fstat(fd)?.st_size;
-    u64::try_from(bytes).map_err(|_| io::Error::other(format!("the file claims {bytes} bytes")))
 }
 
 /// Interrupted, or refused for now, with nothing done: the one case that is tried again.
@@ -390,7 +355,7 @@ fn allocate(file: &OpenFile, bytes: u64) -> io::Result<Done> {
             Err(errno) => return Err(errno.into()),
         }
     }
-    if file_bytes(&file.fd)? != bytes {
+    if data_dir::file_bytes(&file.fd)? != bytes {
         retry(|| fs::ftruncate(&file.fd, bytes))?;
     }
     Ok(Done::Nothing)

@@ -42,34 +42,13 @@ pub(super) struct Flight {
 
 /// What remains to be done when an operation is due. Changes wait in the volume as effects.
 enum Action {
-    Open {
-        path: String,
-        mode: OpenMode,
-    },
-    Close {
-        file: FileId,
-    },
-    Write {
-        inode: Inode,
-        end: u64,
-    },
-    Allocate {
-        inode: Inode,
-        bytes: u64,
-    },
-    Read {
-        inode: Inode,
-        offset: u64,
-        buf: AlignedBuf,
-    },
-    Sync {
-        inode: Inode,
-        covered: Covered,
-    },
-    SyncDir {
-        path: String,
-        covered: Covered,
-    },
+    Open { path: String, mode: OpenMode },
+    Close { file: FileId },
+    Write { inode: Inode, end: u64 },
+    Allocate { inode: Inode, bytes: u64 },
+    Read { inode: Inode, offset: u64, buf: AlignedBuf },
+    Sync { inode: Inode, covered: Covered },
+    SyncDir { path: String, covered: Covered },
     Names,
     Refused(io::Error),
 }
@@ -107,12 +86,9 @@ impl Core {
         let kind = OpKind::of(&op);
         let fault = self.fault_of(kind);
         let due_us = self.now_us.max(self.stalled_until_us) + self.latency_us(kind);
-        let action = self
-            .begin(number, op, fault)
-            .unwrap_or_else(Action::Refused);
+        let action = self.begin(number, op, fault).unwrap_or_else(Action::Refused);
         self.unseen.insert(number);
-        self.flights
-            .insert((due_us, number), Flight { tag, action, fault });
+        self.flights.insert((due_us, number), Flight { tag, action, fault });
     }
 
     fn latency_us(&mut self, kind: OpKind) -> u64 {
@@ -126,12 +102,7 @@ impl Core {
 
     fn fault_of(&mut self, kind: OpKind) -> Option<Fault> {
         let mut injected = None;
-        for (at, entry) in self
-            .injected
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, i)| i.kind == kind)
-        {
+        for (at, entry) in self.injected.iter_mut().enumerate().filter(|(_, i)| i.kind == kind) {
             if entry.skip == 0 {
                 injected = injected.or(Some(at));
             } else {
@@ -152,8 +123,7 @@ impl Core {
         let action = match op {
             Op::Open { path, mode } => {
                 if mode == OpenMode::CreateNew {
-                    self.volume
-                        .start(number, Effect::Create { path: path.clone() });
+                    self.volume.start(number, Effect::Create { path: path.clone() });
                 }
                 Action::Open { path, mode }
             }
@@ -163,28 +133,17 @@ impl Core {
                 self.volume.start(number, Effect::Size { inode, bytes });
                 Action::Allocate { inode, bytes }
             }
-            Op::Write {
-                file,
-                offset,
-                buf,
-                sync,
-            } => {
+            Op::Write { file, offset, buf, sync } => {
                 let inode = self.inode(file)?;
                 self.begin_write(number, inode, offset, &buf, sync, fault)
             }
-            Op::Read { file, offset, buf } => Action::Read {
-                inode: self.inode(file)?,
-                offset,
-                buf,
-            },
-            Op::Sync { file } => Action::Sync {
-                inode: self.inode(file)?,
-                covered: self.covered(number),
-            },
-            Op::SyncDir { path } => Action::SyncDir {
-                path,
-                covered: self.covered(number),
-            },
+            Op::Read { file, offset, buf } => {
+                Action::Read { inode: self.inode(file)?, offset, buf }
+            }
+            Op::Sync { file } => {
+                Action::Sync { inode: self.inode(file)?, covered: self.covered(number) }
+            }
+            Op::SyncDir { path } => Action::SyncDir { path, covered: self.covered(number) },
             Op::Rename { from, to } => self.begin_names(number, Effect::Rename { from, to }),
             Op::Remove { path } => self.begin_names(number, Effect::Remove { path }),
             Op::MakeDir { path } => self.begin_names(number, Effect::MakeDir { path }),
@@ -215,31 +174,17 @@ impl Core {
             Some(Fault::Error(_) | Fault::Flipped) | None => Some((inode, offset)),
         };
         if let Some((inode, offset)) = target {
-            self.volume.start(
-                number,
-                Effect::Write {
-                    inode,
-                    offset,
-                    pages,
-                    sync,
-                },
-            );
+            self.volume.start(number, Effect::Write { inode, offset, pages, sync });
         }
         Action::Write { inode, end }
     }
 
     fn covered(&self, before: OpNumber) -> Covered {
-        Covered {
-            before,
-            unseen: self.unseen.clone(),
-        }
+        Covered { before, unseen: self.unseen.clone() }
     }
 
     fn inode(&self, file: FileId) -> io::Result<Inode> {
-        self.open
-            .get(&file)
-            .copied()
-            .ok_or_else(|| super::super::data_dir::not_open(file))
+        self.open.get(&file).copied().ok_or_else(|| super::super::data_dir::not_open(file))
     }
 
     pub(super) fn file_mut(&mut self, path: &str) -> Option<&mut File> {
@@ -271,8 +216,7 @@ impl Core {
 
     pub(super) fn wait(&mut self, timeout: Option<Duration>) {
         let limit_us = timeout.map(|timeout| {
-            self.now_us
-                .saturating_add(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX))
+            self.now_us.saturating_add(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX))
         });
         let until_us = match (self.next_due(), limit_us) {
             (Some(due_us), Some(limit_us)) => due_us.min(limit_us),
@@ -308,9 +252,7 @@ impl Core {
             Action::Open { path, mode } => return self.land_open(number, &path, mode),
             Action::Read { inode, offset, buf } => return Ok(self.read(inode, offset, buf, fault)),
             Action::Close { file } => {
-                self.open
-                    .remove(&file)
-                    .ok_or_else(|| super::super::data_dir::not_open(file))?;
+                self.open.remove(&file).ok_or_else(|| super::super::data_dir::not_open(file))?;
             }
             Action::Write { inode, end } => {
                 self.check_room(number, inode, end)?;
@@ -339,15 +281,7 @@ impl Core {
     ) -> io::Result<Done> {
         let abandoned = self.volume.abandon(number);
         match (action, abandoned) {
-            (
-                Action::Write { .. },
-                Some(Effect::Write {
-                    inode,
-                    offset,
-                    pages,
-                    ..
-                }),
-            ) => {
+            (Action::Write { .. }, Some(Effect::Write { inode, offset, pages, .. })) => {
                 let file = self.volume.file_mut(inode);
                 if kind == io::ErrorKind::WriteZero {
                     let written = self.random.index(pages.len().max(1));
@@ -357,9 +291,7 @@ impl Core {
                 }
             }
             (Action::Sync { inode, covered }, _) => {
-                self.volume
-                    .file_mut(inode)
-                    .sync_failed(&covered, &mut self.random);
+                self.volume.file_mut(inode).sync_failed(&covered, &mut self.random);
             }
             // The operation did nothing.
             _ => {}
@@ -376,10 +308,7 @@ impl Core {
         let file = FileId(self.opened);
         self.opened += 1;
         self.open.insert(file, inode);
-        Ok(Done::Opened {
-            file,
-            bytes: self.volume.file(inode).current.bytes(),
-        })
+        Ok(Done::Opened { file, bytes: self.volume.file(inode).current.bytes() })
     }
 
     fn read(
@@ -390,17 +319,13 @@ impl Core {
         fault: Option<Fault>,
     ) -> Done {
         let elsewhere = match fault {
-            Some(Fault::Misdirected) => self
-                .volume
-                .elsewhere(buf.len() / PAGE_BYTES, &mut self.random),
+            Some(Fault::Misdirected) => {
+                self.volume.elsewhere(buf.len() / PAGE_BYTES, &mut self.random)
+            }
             _ => None,
         };
         let (inode, offset) = elsewhere.unwrap_or((inode, offset));
-        let read = self
-            .volume
-            .file(inode)
-            .current
-            .read(offset, buf.as_mut_slice());
+        let read = self.volume.file(inode).current.read(offset, buf.as_mut_slice());
         self.counters.bytes_read += read as u64;
         if fault == Some(Fault::Flipped) && read > 0 {
             for _ in 0..=self.random.below(8) {
@@ -422,35 +347,21 @@ impl Core {
         }
         self.volume.abandon(number);
         self.counters.full_errors += 1;
-        Err(io::Error::new(
-            io::ErrorKind::StorageFull,
-            "the simulated disk is full",
-        ))
+        Err(io::Error::new(io::ErrorKind::StorageFull, "the simulated disk is full"))
     }
 
     fn forget_unlinked(&mut self) {
-        let reading = self
-            .flights
-            .values()
-            .filter_map(|flight| flight.action.inode());
+        let reading = self.flights.values().filter_map(|flight| flight.action.inode());
         let open = self.open.values().copied().chain(reading).collect();
         self.volume.forget_unlinked(&open);
     }
 
     pub(super) fn fail_after(&mut self, kind: OpKind, skip: u64, error: io::ErrorKind) {
-        self.injected.push(Injected {
-            kind,
-            skip,
-            fault: Fault::Error(error),
-        });
+        self.injected.push(Injected { kind, skip, fault: Fault::Error(error) });
     }
 
     pub(super) fn inject(&mut self, kind: OpKind, fault: Fault) {
-        self.injected.push(Injected {
-            kind,
-            skip: 0,
-            fault,
-        });
+        self.injected.push(Injected { kind, skip: 0, fault });
     }
 
     pub(super) fn stall(&mut self, us: u64) {
@@ -458,10 +369,8 @@ impl Core {
         self.stalled_until_us = self.now_us + us;
         let stalled = std::mem::take(&mut self.flights);
         let until = self.stalled_until_us;
-        self.flights = stalled
-            .into_iter()
-            .map(|((due, op), flight)| ((due.max(until), op), flight))
-            .collect();
+        self.flights =
+            stalled.into_iter().map(|((due, op), flight)| ((due.max(until), op), flight)).collect();
     }
 
     /// The process is gone; what it had in flight happens or does not.
@@ -483,11 +392,7 @@ impl Core {
         self.forget_process();
         self.counters.crashes += 1;
         let (random, counters) = (&mut self.random, &mut self.counters);
-        self.volume.crash(&mut Crash {
-            choose,
-            random,
-            counters,
-        });
+        self.volume.crash(&mut Crash { choose, random, counters });
     }
 
     pub(super) fn crash_seeded(&mut self) {
@@ -497,11 +402,7 @@ impl Core {
         } else if random.chance(self.faults.crash_drops_all_ppm) {
             self.crash(&mut |_| Fate::Old);
         } else {
-            let mut pages = Pages {
-                torn_ppm: self.faults.torn_ppm,
-                random,
-                last: None,
-            };
+            let mut pages = Pages { torn_ppm: self.faults.torn_ppm, random, last: None };
             self.crash(&mut |item| pages.choose(item));
         }
     }
@@ -552,13 +453,7 @@ enum PageFate {
 
 impl Pages {
     fn choose(&mut self, item: &Unsynced) -> Fate {
-        let Unsynced::Sector {
-            path,
-            offset,
-            versions,
-            ..
-        } = item
-        else {
+        let Unsynced::Sector { path, offset, versions, .. } = item else {
             return self.kept_or_dropped();
         };
         let page = offset / PAGE_BYTES as u64;
@@ -594,10 +489,6 @@ impl Pages {
     }
 
     fn kept_or_dropped(&mut self) -> Fate {
-        if self.random.chance(500_000) {
-            Fate::New
-        } else {
-            Fate::Old
-        }
+        if self.random.chance(500_000) { Fate::New } else { Fate::Old }
     }
 }

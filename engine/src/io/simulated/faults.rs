@@ -171,10 +171,7 @@ impl SimFaults {
                 &[(self.other_error_ppm, io_error)]
             }
         };
-        table
-            .iter()
-            .find(|(ppm, _)| random.chance(*ppm))
-            .map(|(_, fault)| *fault)
+        table.iter().find(|(ppm, _)| random.chance(*ppm)).map(|(_, fault)| *fault)
     }
 }
 

@@ -27,11 +27,7 @@ pub(super) struct File {
 impl File {
     pub(super) fn with_bytes(bytes: &[u8]) -> File {
         let image = Image::from_bytes(bytes);
-        File {
-            current: image.clone(),
-            durable: image,
-            ..File::default()
-        }
+        File { current: image.clone(), durable: image, ..File::default() }
     }
 
     /// A write reaches the medium.
@@ -51,10 +47,7 @@ impl File {
         let end = offset + (pages.len() * PAGE_BYTES) as u64;
         for (at, page) in (image::page_of(offset)..).zip(pages) {
             self.current.set_page(at, Arc::clone(page));
-            self.dirty.entry(at).or_default().push(Version {
-                op,
-                page: Arc::clone(page),
-            });
+            self.dirty.entry(at).or_default().push(Version { op, page: Arc::clone(page) });
         }
         if end > self.current.bytes() {
             self.current.grow_to(end);
@@ -87,10 +80,7 @@ impl File {
         self.dirty.retain(|&at, _| at < pages);
         let last = image::page_of(bytes);
         if let Some(versions) = self.dirty.get_mut(&last) {
-            versions.push(Version {
-                op,
-                page: Arc::new(self.current.page(last)),
-            });
+            versions.push(Version { op, page: Arc::new(self.current.page(last)) });
         }
         self.sizes.push((op, bytes));
     }
@@ -100,9 +90,7 @@ impl File {
             self.durable.set_bytes(self.sizes[at].1);
             self.sizes.drain(..=at);
         }
-        self.take_covered(covered, |file, at, newest| {
-            file.durable.set_page(at, newest)
-        });
+        self.take_covered(covered, |file, at, newest| file.durable.set_page(at, newest));
     }
 
     /// A failed sync leaves the pages clean: what was lost stays lost, and no later sync brings it back.
@@ -126,9 +114,7 @@ impl File {
     ) {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.retain(|&at, versions| {
-            if let Some(newest) = versions
-                .iter()
-                .rposition(|version| covered.contains(version.op))
+            if let Some(newest) = versions.iter().rposition(|version| covered.contains(version.op))
             {
                 let page = Arc::clone(&versions[newest].page);
                 versions.drain(..=newest);
@@ -160,11 +146,7 @@ impl File {
         let Some(&(_, newest)) = self.sizes.last() else {
             return durable;
         };
-        let item = Unsynced::Size {
-            path: Arc::clone(path),
-            durable,
-            newest,
-        };
+        let item = Unsynced::Size { path: Arc::clone(path), durable, newest };
         match (crash.choose)(&item) {
             Fate::New => newest,
             Fate::Version(at) => self.sizes.get(at).map_or(newest, |(_, bytes)| *bytes),
@@ -198,9 +180,7 @@ fn page_after_crash(
             Fate::New => out.copy_from_slice(image::sector(newest, number)),
             Fate::Old => {}
             Fate::Version(version) => {
-                let page = versions
-                    .get(version)
-                    .map_or(newest, |version| &version.page);
+                let page = versions.get(version).map_or(newest, |version| &version.page);
                 out.copy_from_slice(image::sector(page, number));
             }
             Fate::Garbage => crash.random.fill(out),

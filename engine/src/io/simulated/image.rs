@@ -29,10 +29,7 @@ impl Image {
         let mut padded = bytes.to_vec();
         padded.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
         let pages = pages_of(&padded).into_iter().map(Some).collect();
-        Image {
-            pages,
-            bytes: bytes.len() as u64,
-        }
+        Image { pages, bytes: bytes.len() as u64 }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -45,7 +42,9 @@ impl Image {
         if bytes < self.bytes {
             self.pages.truncate(pages);
             let kept = usize::try_from(bytes % PAGE_BYTES as u64).expect("less than a page");
-            if let (true, Some(Some(last))) = (kept > 0, self.pages.get_mut(pages - 1)) {
+            if kept > 0
+                && let Some(Some(last)) = self.pages.get_mut(pages - 1)
+            {
                 Arc::make_mut(last)[kept..].fill(0);
             }
         }
@@ -97,10 +96,7 @@ impl Image {
     /// Requires: `bit` lies within the file.
     pub(super) fn flip_bit(&mut self, bit: u64) {
         let byte = bit / 8;
-        assert!(
-            byte < self.bytes,
-            "bit {bit} lies beyond the end of the file"
-        );
+        assert!(byte < self.bytes, "bit {bit} lies beyond the end of the file");
         let at = page_of(byte);
         let mut page = self.page(at);
         page[usize::try_from(byte % PAGE_BYTES as u64).expect("less than a page")] ^=

@@ -52,29 +52,12 @@ impl Change {
 /// What an operation in flight will do, so that a crash can do it partly.
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
-    Write {
-        inode: Inode,
-        offset: u64,
-        pages: Vec<Arc<Page>>,
-        sync: WriteSync,
-    },
-    Size {
-        inode: Inode,
-        bytes: u64,
-    },
-    Create {
-        path: String,
-    },
-    Rename {
-        from: String,
-        to: String,
-    },
-    Remove {
-        path: String,
-    },
-    MakeDir {
-        path: String,
-    },
+    Write { inode: Inode, offset: u64, pages: Vec<Arc<Page>>, sync: WriteSync },
+    Size { inode: Inode, bytes: u64 },
+    Create { path: String },
+    Rename { from: String, to: String },
+    Remove { path: String },
+    MakeDir { path: String },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -108,12 +91,7 @@ impl Volume {
 
     fn perform(&mut self, op: OpNumber, effect: Effect) -> io::Result<()> {
         match effect {
-            Effect::Write {
-                inode,
-                offset,
-                pages,
-                sync,
-            } => {
+            Effect::Write { inode, offset, pages, sync } => {
                 let file = self.file_mut(inode);
                 match sync {
                     WriteSync::Durable => file.write_durable(offset, &pages),
@@ -141,15 +119,11 @@ impl Volume {
     }
 
     pub(super) fn file(&self, inode: Inode) -> &File {
-        self.files
-            .get(&inode)
-            .expect("an inode lives as long as a name or an open file")
+        self.files.get(&inode).expect("an inode lives as long as a name or an open file")
     }
 
     pub(super) fn file_mut(&mut self, inode: Inode) -> &mut File {
-        self.files
-            .get_mut(&inode)
-            .expect("an inode lives as long as a name or an open file")
+        self.files.get_mut(&inode).expect("an inode lives as long as a name or an open file")
     }
 
     /// All files with a name, for misdirected operations.
@@ -159,10 +133,7 @@ impl Volume {
 
     pub(super) fn used_bytes(&self) -> u64 {
         let linked: BTreeSet<Inode> = self.names.values().filter_map(Node::inode).collect();
-        linked
-            .iter()
-            .map(|inode| self.file(*inode).current.bytes())
-            .sum()
+        linked.iter().map(|inode| self.file(*inode).current.bytes()).sum()
     }
 
     fn create(&mut self, op: OpNumber, path: String) -> io::Result<()> {
@@ -172,11 +143,7 @@ impl Volume {
             return Err(error(io::ErrorKind::AlreadyExists, &path));
         }
         let inode = self.add_file(File::default());
-        self.change(Change {
-            op,
-            removes: None,
-            adds: Some((path, Node::File(inode))),
-        });
+        self.change(Change { op, removes: None, adds: Some((path, Node::File(inode))) });
         Ok(())
     }
 
@@ -187,21 +154,13 @@ impl Volume {
         if self.names.get(&to) == Some(&Node::Dir) {
             return Err(error(io::ErrorKind::IsADirectory, &to));
         }
-        self.change(Change {
-            op,
-            removes: Some(from),
-            adds: Some((to, node)),
-        });
+        self.change(Change { op, removes: Some(from), adds: Some((to, node)) });
         Ok(())
     }
 
     fn remove(&mut self, op: OpNumber, path: String) -> io::Result<()> {
         self.open(&path)?;
-        self.change(Change {
-            op,
-            removes: Some(path),
-            adds: None,
-        });
+        self.change(Change { op, removes: Some(path), adds: None });
         Ok(())
     }
 
@@ -212,11 +171,7 @@ impl Volume {
             Some(Node::Dir) => Ok(()),
             Some(Node::File(_)) => Err(error(io::ErrorKind::NotADirectory, &path)),
             None => {
-                self.change(Change {
-                    op,
-                    removes: None,
-                    adds: Some((path, Node::Dir)),
-                });
+                self.change(Change { op, removes: None, adds: Some((path, Node::Dir)) });
                 Ok(())
             }
         }
@@ -260,20 +215,10 @@ impl Volume {
     /// Forgets files that no name, no un-synced change and no open file refers to.
     pub(super) fn forget_unlinked(&mut self, open: &BTreeSet<Inode>) {
         let flying = self.flying.values().filter_map(Effect::inode);
-        let added = self
-            .changes
-            .iter()
-            .filter_map(|change| change.adds.as_ref()?.1.inode());
-        let named = self
-            .names
-            .values()
-            .chain(self.durable_names.values())
-            .filter_map(Node::inode);
-        let kept: BTreeSet<Inode> = named
-            .chain(added)
-            .chain(flying)
-            .chain(open.iter().copied())
-            .collect();
+        let added = self.changes.iter().filter_map(|change| change.adds.as_ref()?.1.inode());
+        let named = self.names.values().chain(self.durable_names.values()).filter_map(Node::inode);
+        let kept: BTreeSet<Inode> =
+            named.chain(added).chain(flying).chain(open.iter().copied()).collect();
         self.files.retain(|inode, _| kept.contains(inode));
     }
 
@@ -296,9 +241,7 @@ impl Volume {
             self.file_mut(inode).crash(&path, crash);
         }
         for change in std::mem::take(&mut self.changes) {
-            let item = Unsynced::Entry {
-                path: change.path().into(),
-            };
+            let item = Unsynced::Entry { path: change.path().into() };
             match (crash.choose)(&item) {
                 Fate::New => change.apply(&mut self.durable_names),
                 Fate::Old | Fate::Version(_) | Fate::Garbage | Fate::Zero => {
@@ -314,12 +257,7 @@ impl Volume {
     /// An operation in flight at a power cut is one more un-synced change, also if it was to be durable.
     fn catch(&mut self, op: OpNumber, effect: Effect) {
         match effect {
-            Effect::Write {
-                inode,
-                offset,
-                pages,
-                sync: _,
-            } => {
+            Effect::Write { inode, offset, pages, sync: _ } => {
                 self.file_mut(inode).write_cached(op, offset, &pages);
             }
             other @ (Effect::Size { .. }
@@ -333,10 +271,7 @@ impl Volume {
     /// Every file with a name of any kind, in the order of the names.
     fn paths(&self) -> Vec<(Inode, Arc<str>)> {
         let mut seen = BTreeSet::new();
-        let added = self
-            .changes
-            .iter()
-            .filter_map(|change| change.adds.as_ref());
+        let added = self.changes.iter().filter_map(|change| change.adds.as_ref());
         let named = self.names.iter().chain(&self.durable_names);
         named
             .chain(added.map(|(path, node)| (path, node)))
@@ -360,9 +295,7 @@ impl Volume {
     pub(super) fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         self.check_dir(dir)?;
         let inside = self.names.keys().filter(|path| parent_of(path) == dir);
-        Ok(inside
-            .map(|path| path.rsplit('/').next().unwrap_or(path).to_owned())
-            .collect())
+        Ok(inside.map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect())
     }
 
     pub(super) fn paths_of_files(&self) -> Vec<String> {
