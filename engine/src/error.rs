@@ -412,8 +412,8 @@ pub enum ReadError {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// Caller's mistake: one at a time per origin.
-    #[error("a checkpoint of this origin is already being written")]
+    /// Caller's mistake: one at a time per origin, and one per index.
+    #[error("a checkpoint of this origin or index is already being written")]
     InProgress,
     /// Caller's mistake: a local checkpoint never passes the durable index.
     #[error("entry {at} is not durable, the log is durable up to {durable}")]
@@ -449,4 +449,17 @@ pub enum CheckpointError {
     /// The caller aborted it.
     #[error("aborted")]
     Aborted,
+}
+
+/// An operation whose failure ends the engine.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) what: String,
+    pub(crate) source: io::Error,
+}
+
+impl From<Fault> for EngineError {
+    fn from(Fault { what, source }: Fault) -> EngineError {
+        EngineError::Io { what, source: Arc::new(source) }
+    }
 }

@@ -43,6 +43,8 @@ pub(crate) struct LogIndex {
     frames: VecDeque<FrameRef>,
     /// The first live entry of the frame whose records are being told.
     open_first: Option<u64>,
+    /// Rises whenever entries are dropped from the end or by a reset.
+    generation: u64,
 }
 
 impl LogIndex {
@@ -58,6 +60,11 @@ impl LogIndex {
 
     pub(crate) fn last(&self) -> Position {
         self.last
+    }
+
+    /// While it stays the same, every entry that was live at the end still is what it was.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The first live entry told since the last `end_frame`; 0 is none.
@@ -148,10 +155,12 @@ impl LogIndex {
     }
 
     fn clear(&mut self, start: Position) {
-        *self = LogIndex::starting_after(start);
+        let generation = self.generation + 1;
+        *self = LogIndex { generation, ..LogIndex::starting_after(start) };
     }
 
     fn truncate_from(&mut self, index: u64) {
+        self.generation += 1;
         while self.frames.back().is_some_and(|frame| frame.first >= index) {
             self.frames.pop_back();
         }

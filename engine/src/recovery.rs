@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{Check, Damage, OpenError, Proof};
 use crate::format::SEGMENT_HEADER_BYTES;
-use crate::frame::{LogTag, Predecessor, RecordKind};
+use crate::frame::{FrameKind, LogTag, Predecessor, RecordKind};
 use crate::index::{FramePlace, LogIndex};
 use crate::scan::{Failure, Scan, ScannedFrame, highest_promise, scan};
 use crate::segment::{Head, SegmentHeader, ValidEnd};
@@ -75,6 +75,9 @@ pub(crate) struct RecoveredLog {
     /// Oldest first; the last one was open.
     pub(crate) chain: VecDeque<Segment>,
     pub(crate) last_seq: u64,
+    /// The newest frame that holds more than a promise, and what has been promised.
+    pub(crate) data_seq: u64,
+    pub(crate) promised_seq: u64,
     pub(crate) prev: Predecessor,
     pub(crate) number: u64,
     pub(crate) epoch: u64,
@@ -302,6 +305,8 @@ impl<'a> Recovery<'a> {
             index: LogIndex::default(),
             chain: VecDeque::new(),
             last_seq: newest.map_or(0, |header| header.first_seq - 1),
+            data_seq: 0,
+            promised_seq: 0,
             prev: newest.map(|header| header.prev).unwrap_or_default(),
             number: newest.map_or(0, |header| header.number),
             epoch: newest.map_or(0, |header| header.epoch),
@@ -334,12 +339,17 @@ impl<'a> Recovery<'a> {
             log.index.reset(header.log_start);
         }
         log.hard_state = header.hard_state;
+        log.promised_seq = header.first_seq - 1;
         let mut has_records = false;
         for frame in &scan.frames {
             has_records |= !frame.records.is_empty();
             replay_frame(frame, &mut log.index)
                 .map_err(|_| self.misplaced(header.slot, frame.offset, frame.header.seq))?;
             log.hard_state = frame.header.hard_state;
+            log.promised_seq = log.promised_seq.max(frame.header.durable_seq);
+            if frame.header.kind == FrameKind::Data {
+                log.data_seq = frame.header.seq;
+            }
             log.frames += 1;
         }
         log.last_seq = scan.last_seq;

@@ -1,0 +1,109 @@
+//! The lock file of a data directory. Taken before a disk is opened on it, held until the process ends.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::OpenError;
+
+/// A dead process's last writes may still be in flight in the kernel, which holds its files open until they end.
+const ATTEMPTS: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A data directory that no other process opens. The lock ends with the value.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}
+
+impl DirLock {
+    /// Creates the directory if it is missing and locks it. Waits up to two seconds for another process to end.
+    ///
+    /// Errors: [`OpenError::Locked`] names the holder where the lock file tells it.
+    pub fn acquire(dir: &Path) -> Result<DirLock, OpenError> {
+        create_dir(dir).map_err(|source| failed("create", dir, source))?;
+        let path = dir.join("LOCK");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0))
+            .open(&path)
+            .map_err(|source| failed("open", &path, source))?;
+        for attempt in 0..ATTEMPTS {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {
+                    sign(&mut file).map_err(|source| failed("write", &path, source))?;
+                    return Ok(DirLock { _file: file });
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) if attempt + 1 < ATTEMPTS => pause(),
+                Err(rustix::io::Errno::WOULDBLOCK) => break,
+                Err(error) => return Err(failed("lock", &path, error.into())),
+            }
+        }
+        Err(OpenError::Locked { dir: dir.display().to_string(), holder: holder(&mut file) })
+    }
+}
+
+fn create_dir(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    // The directory's own name must survive as well (P9).
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing tells when another process's lock ends")]
+fn pause() {
+    std::thread::sleep(PAUSE);
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let pid = match file.take(32).read_to_string(&mut text) {
+        Ok(_) => text.trim().parse::<u32>().ok(),
+        Err(_) => None,
+    };
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+fn failed(what: &str, path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io { what: format!("{what} {}", path.display()), source: Arc::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_by_name_and_the_next_one_gets_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        let refused = DirLock::acquire(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+        drop(lock);
+        DirLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_missing_directory_is_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let nested = dir.path().join("a/b");
+        DirLock::acquire(&nested).unwrap();
+        assert!(nested.join("LOCK").exists());
+    }
+}

@@ -1,0 +1,461 @@
+//! Opening a directory: whose it is, what its slots and checkpoints hold, and the engine that goes on from there.
+//! This is the only time that the engine waits for the disk.
+//!
+//! Order: `META`; every slot synced and every directory synced before anything is read (P5); checkpoints read; the log
+//! recovered. Only then is anything changed: damaged checkpoints are moved aside, what a crash left unfinished goes.
+//!
+//! Invariants: a refused directory is left as it was; an open that is repeated, also after a crash in its middle,
+//! finds the same.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::blocking::{Blocking, failed};
+use crate::buffer::AlignedBuf;
+use crate::checkpoint::{CheckpointHeader, Verifier, footer_offset};
+use crate::checkpoint_writer::next_piece;
+use crate::engine::Engine;
+use crate::error::{Check, OpenError};
+use crate::format::{
+    BLOCK_BYTES, CHECKPOINT_DIR, CHECKPOINT_HEADER_BYTES, FORMAT_VERSION, META_PATH, SLOT_DIR,
+    checkpoint_path, slot_path, slot_temporary_path,
+};
+use crate::io::{Disk, FileId, Op, WriteBuf, WriteSync};
+use crate::log::Log;
+use crate::meta;
+use crate::options::Options;
+use crate::recovery::{Known, RecoveredLog, Slots, recover};
+use crate::report::{Recovered, Report};
+use crate::retained::{KEPT_COUNT, Kept, Retained};
+use crate::slots::{SlotTable, is_full};
+use crate::types::{CheckpointInfo, Identity, Meta};
+
+/// An engine and what it found.
+pub struct Opened<D: Disk> {
+    /// Ready to append.
+    pub engine: Engine<D>,
+    /// What the caller goes on from.
+    pub recovered: Recovered,
+}
+
+/// Opens the directory of `disk`, which the caller has locked ([`crate::DirLock`]), and creates what is missing.
+/// `dir_for_messages` names it. Blocks.
+///
+/// Errors: every [`OpenError`] leaves the directory as it was.
+pub fn open<D: Disk>(
+    mut disk: D,
+    dir_for_messages: &Path,
+    options: Options,
+    identity: Identity,
+) -> Result<Opened<D>, OpenError> {
+    options.validate()?;
+    let dir = dir_for_messages.display().to_string();
+    let mut opening = Opening { io: Blocking::new(&mut disk), dir, report: Report::default() };
+    let (mut meta, created) = opening.meta(&options, identity)?;
+    let mut files = opening.slots(&meta)?;
+    let checkpoints = opening.checkpoints(&meta)?;
+    let log = opening.recover(&meta, &files, &checkpoints)?;
+    let kept = opening.settle(checkpoints, &log)?;
+    if files.is_empty() {
+        files.push(opening.make_first_slot(&meta)?);
+        meta.slots_min = 1;
+        meta::store(&mut opening.io, &meta)?;
+    }
+    let report = opening.report;
+    let recovered = recovered(created, &log, &kept, report);
+    let retained = Retained::new(kept);
+    let slots = SlotTable::new(files, options.slot_bytes, options.slots_ready);
+    let log = Log::new(meta.log_id, options, log);
+    Ok(Opened { engine: Engine::new(disk, meta, slots, log, retained), recovered })
+}
+
+fn recovered(created: bool, log: &RecoveredLog, kept: &[Kept], report: Report) -> Recovered {
+    Recovered {
+        created,
+        hard_state: log.hard_state,
+        checkpoint: kept.first().map(Kept::info),
+        log_start: log.index.start(),
+        last: log.index.last(),
+        terms: log.index.runs(),
+        report: Report {
+            segments: log.chain.len(),
+            frames: log.frames,
+            bytes_scanned: log.bytes_scanned,
+            torn: log.torn,
+            was_reset: log.was_reset,
+            ..report
+        },
+    }
+}
+
+struct Opening<'a> {
+    io: Blocking<'a>,
+    dir: String,
+    report: Report,
+}
+
+/// The checkpoints of a directory, before anything is done about them.
+#[derive(Default)]
+struct Checkpoints {
+    /// Newest first.
+    good: Vec<Kept>,
+    bad: Vec<(u64, Check)>,
+    /// Older than the two that are kept.
+    superseded: Vec<String>,
+    /// Unfinished ones.
+    temporary: Vec<String>,
+}
+
+impl Opening<'_> {
+    /// Reads `META`, or creates it in an empty directory. Whether it was created.
+    fn meta(&mut self, options: &Options, identity: Identity) -> Result<(Meta, bool), OpenError> {
+        let exists = self.io.list("")?.iter().any(|name| name == META_PATH);
+        let meta = if exists {
+            let meta = meta::load(&mut self.io, &self.dir)?;
+            self.check_meta(&meta, options, identity)?;
+            meta
+        } else {
+            self.refuse_leftovers()?;
+            let Identity { node, incarnation, log_id } = identity;
+            let (format, slot_bytes) = (FORMAT_VERSION, options.slot_bytes);
+            let application = Vec::new();
+            let meta =
+                Meta { format, log_id, node, incarnation, slot_bytes, slots_min: 0, application };
+            meta::store(&mut self.io, &meta)?;
+            meta
+        };
+        for dir in [SLOT_DIR, CHECKPOINT_DIR] {
+            self.io.run("create directory", dir, Op::MakeDir { path: dir.to_owned() })?;
+        }
+        self.io.sync_dir("")?;
+        Ok((meta, !exists))
+    }
+
+    fn check_meta(
+        &self,
+        meta: &Meta,
+        options: &Options,
+        identity: Identity,
+    ) -> Result<(), OpenError> {
+        let dir = self.dir.clone();
+        if meta.node != identity.node {
+            let (found, expected) = (meta.node, identity.node);
+            return Err(OpenError::WrongNode { dir, found, expected });
+        }
+        if meta.slot_bytes != options.slot_bytes {
+            let (found, expected) = (meta.slot_bytes, options.slot_bytes);
+            return Err(OpenError::WrongSlotBytes { dir, found, expected });
+        }
+        Ok(())
+    }
+
+    /// Slots and checkpoints without `META` may be all that is left of somebody's data.
+    fn refuse_leftovers(&mut self) -> Result<(), OpenError> {
+        let names = self.io.list("")?;
+        for dir in [SLOT_DIR, CHECKPOINT_DIR] {
+            if !names.iter().any(|name| name == dir) {
+                continue;
+            }
+            if let Some(name) = self.io.list(dir)?.first() {
+                let found = format!("{dir}/{name}");
+                return Err(OpenError::MetaMissing { dir: self.dir.clone(), found });
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens and syncs every slot.
+    fn slots(&mut self, meta: &Meta) -> Result<Vec<FileId>, OpenError> {
+        let mut numbers = Vec::new();
+        for name in self.io.list(SLOT_DIR)? {
+            match slot_number(&name) {
+                Some((number, SlotName::Slot)) => numbers.push(number),
+                Some((number, SlotName::Temporary)) => {
+                    // It holds zeros and nobody has ever used it.
+                    self.io.remove_if_there(&slot_temporary_path(number))?;
+                }
+                None => self.report.unknown.push(format!("{SLOT_DIR}/{name}")),
+            }
+        }
+        self.report.slots = numbers.len();
+        let count = u32::try_from(numbers.len()).unwrap_or(u32::MAX).max(meta.slots_min);
+        if let Some(slot) = (0..count)
+            .zip(numbers.iter().map(Some).chain(std::iter::repeat(None)))
+            .find_map(|(slot, found)| (found != Some(&slot)).then_some(slot))
+        {
+            return Err(OpenError::SlotMissing { dir: self.dir.clone(), slot });
+        }
+        let files = self.open_slots(&numbers, meta.slot_bytes)?;
+        self.io.sync_dir(SLOT_DIR)?;
+        self.io.sync_dir(CHECKPOINT_DIR)?;
+        Ok(files)
+    }
+
+    fn open_slots(&mut self, numbers: &[u32], expected: u64) -> Result<Vec<FileId>, OpenError> {
+        let mut files = Vec::new();
+        for slot in numbers {
+            let (file, found) = self.io.open(&slot_path(*slot))?;
+            if found != expected {
+                let (dir, slot) = (self.dir.clone(), *slot);
+                return Err(OpenError::SlotLength { dir, slot, found, expected });
+            }
+            files.push(file);
+        }
+        let syncs = files.iter().map(|file| Op::Sync { file: *file }).collect();
+        for (slot, result) in numbers.iter().zip(self.io.run_all(syncs)) {
+            result.map_err(|source| failed("sync", &slot_path(*slot), source))?;
+        }
+        Ok(files)
+    }
+
+    /// Reads the newest checkpoints until two are good, the first of them whole.
+    fn checkpoints(&mut self, meta: &Meta) -> Result<Checkpoints, OpenError> {
+        let mut found = Checkpoints::default();
+        let mut indices = Vec::new();
+        for name in self.io.list(CHECKPOINT_DIR)? {
+            match checkpoint_name(&name) {
+                Some(CheckpointName::Durable(index)) => indices.push(index),
+                Some(CheckpointName::Temporary) => {
+                    found.temporary.push(format!("{CHECKPOINT_DIR}/{name}"));
+                }
+                Some(CheckpointName::Quarantined) => {}
+                None => self.report.unknown.push(format!("{CHECKPOINT_DIR}/{name}")),
+            }
+        }
+        for index in indices.into_iter().rev() {
+            if found.good.len() == KEPT_COUNT {
+                found.superseded.push(checkpoint_path(index));
+                continue;
+            }
+            let extent = if found.good.is_empty() { Extent::Whole } else { Extent::Ends };
+            match self.checkpoint(meta, index, extent)? {
+                Ok(kept) => found.good.push(kept),
+                Err(check) => found.bad.push((index, check)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads one checkpoint. The older of two is read whole only when it is needed.
+    fn checkpoint(
+        &mut self,
+        meta: &Meta,
+        index: u64,
+        extent: Extent,
+    ) -> Result<Result<Kept, Check>, OpenError> {
+        let (file, bytes) = self.io.open(&checkpoint_path(index))?;
+        let result = self.read_checkpoint(meta, index, file, bytes, extent);
+        if result.is_err() {
+            self.io.run("close", &checkpoint_path(index), Op::Close { file })?;
+        }
+        Ok(result)
+    }
+
+    fn read_checkpoint(
+        &mut self,
+        meta: &Meta,
+        index: u64,
+        file: FileId,
+        file_bytes: u64,
+        extent: Extent,
+    ) -> Result<Kept, Check> {
+        let mut bytes = Vec::new();
+        self.io.read_range(file, 0, CHECKPOINT_HEADER_BYTES as u64, &mut bytes);
+        let (header, checksum) = CheckpointHeader::decode(&bytes, meta.log_id, file_bytes)?;
+        if header.info.at.index != index || header.node != meta.node {
+            return Err(Check::Address);
+        }
+        match extent {
+            Extent::Whole => {
+                let mut verifier = Verifier::new(header, checksum);
+                verify(&mut self.io, file, &mut verifier, header.info.body_bytes, &mut |_| Ok(()))?;
+            }
+            Extent::Ends => {
+                let offset = footer_offset(header.info.body_bytes);
+                self.io.read_range(file, offset, BLOCK_BYTES as u64, &mut bytes);
+                header.check_footer(checksum, &bytes)?;
+            }
+        }
+        Ok(Kept::new(header.info, header.salt, file))
+    }
+
+    fn recover(
+        &mut self,
+        meta: &Meta,
+        files: &[FileId],
+        checkpoints: &Checkpoints,
+    ) -> Result<RecoveredLog, OpenError> {
+        let infos: Vec<CheckpointInfo> = checkpoints.good.iter().map(Kept::info).collect();
+        let known = Known {
+            dir: &self.dir,
+            log_id: meta.log_id,
+            slot_bytes: meta.slot_bytes,
+            checkpoints: &infos,
+        };
+        let log = recover(&mut SlotFiles { io: &mut self.io, files }, &known)?;
+        let last = log.index.last().index;
+        match checkpoints.bad.iter().find(|(index, _)| *index > last) {
+            Some((index, check)) => Err(OpenError::CheckpointLost {
+                dir: self.dir.clone(),
+                index: *index,
+                check: *check,
+                last,
+            }),
+            None => Ok(log),
+        }
+    }
+
+    /// Moves damaged checkpoints aside and removes unfinished and superseded ones.
+    fn settle(
+        &mut self,
+        checkpoints: Checkpoints,
+        log: &RecoveredLog,
+    ) -> Result<Vec<Kept>, OpenError> {
+        for (index, check) in checkpoints.bad {
+            assert!(index <= log.index.last().index);
+            self.quarantine(index, check)?;
+        }
+        for path in checkpoints.temporary.iter().chain(&checkpoints.superseded) {
+            self.io.remove_if_there(path)?;
+        }
+        self.io.sync_dir(CHECKPOINT_DIR)?;
+        Ok(checkpoints.good)
+    }
+
+    fn quarantine(&mut self, index: u64, check: Check) -> Result<(), OpenError> {
+        let taken = self.io.list(CHECKPOINT_DIR)?;
+        let name = format!("{index:016x}.ckpt");
+        let free = (0..=taken.len()).map(|n| format!("{name}.bad.{n}"));
+        let aside = free.into_iter().find(|aside| !taken.contains(aside));
+        let aside = aside.expect("one more name than there are files");
+        let aside = format!("{CHECKPOINT_DIR}/{aside}");
+        self.io.rename(&checkpoint_path(index), &aside)?;
+        self.report.quarantined.push((aside, check));
+        Ok(())
+    }
+
+    /// Makes slot 0 of a new directory at once, so that the first write need not wait.
+    fn make_first_slot(&mut self, meta: &Meta) -> Result<FileId, OpenError> {
+        let path = slot_temporary_path(0);
+        let file = self.io.create(&path)?;
+        let bytes = meta.slot_bytes;
+        self.fill_slot(file, bytes).map_err(|source| {
+            if is_full(&source) {
+                OpenError::NoSpace { dir: self.dir.clone(), bytes, source: Arc::new(source) }
+            } else {
+                failed("write", &path, source)
+            }
+        })?;
+        self.io.run("sync", &path, Op::Sync { file })?;
+        self.io.rename(&path, &slot_path(0))?;
+        self.io.sync_dir(SLOT_DIR)?;
+        self.report.slots = 1;
+        Ok(file)
+    }
+
+    fn fill_slot(&mut self, file: FileId, bytes: u64) -> std::io::Result<()> {
+        self.io.run_raw(Op::Allocate { file, bytes })?;
+        let zeros = Arc::new(AlignedBuf::zeroed(1 << 20));
+        let writes = (0..bytes).step_by(zeros.len()).map(|offset| {
+            let buf = WriteBuf::Owned(Arc::clone(&zeros));
+            Op::Write { file, offset, buf, sync: WriteSync::Deferred }
+        });
+        self.io.run_all(writes.collect()).into_iter().try_for_each(|result| result.map(|_| ()))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// Header and footer.
+    Ends,
+}
+
+/// Reads a checkpoint from its first block to its footer.
+pub(crate) fn verify(
+    io: &mut Blocking<'_>,
+    file: FileId,
+    verifier: &mut Verifier,
+    body_bytes: u64,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), Check>,
+) -> Result<(), Check> {
+    let mut bytes = Vec::new();
+    loop {
+        let (offset, length) = next_piece(verifier, body_bytes);
+        io.read_range(file, offset, length as u64, &mut bytes);
+        if verifier.is_at_footer() {
+            return verifier.footer(&bytes);
+        }
+        verifier.blocks(&bytes, sink)?;
+    }
+}
+
+struct SlotFiles<'a, 'b> {
+    io: &'a mut Blocking<'b>,
+    files: &'a [FileId],
+}
+
+impl Slots for SlotFiles<'_, '_> {
+    fn count(&self) -> u32 {
+        u32::try_from(self.files.len()).expect("slots are numbered in 32 bits")
+    }
+
+    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        self.io.read_range(self.files[slot as usize], 0, bytes, into);
+        Ok(())
+    }
+}
+
+enum SlotName {
+    Slot,
+    Temporary,
+}
+
+fn slot_number(name: &str) -> Option<(u32, SlotName)> {
+    let (digits, kind) = match name.split_once('.')? {
+        (digits, "seg") => (digits, SlotName::Slot),
+        (digits, "tmp") => (digits, SlotName::Temporary),
+        _ => return None,
+    };
+    let number = u32::from_str_radix(digits, 16).ok()?;
+    (format!("{number:08x}") == digits).then_some((number, kind))
+}
+
+enum CheckpointName {
+    Durable(u64),
+    Temporary,
+    Quarantined,
+}
+
+fn checkpoint_name(name: &str) -> Option<CheckpointName> {
+    let (digits, kind) = name.split_once('.')?;
+    let index = u64::from_str_radix(digits, 16).ok()?;
+    if format!("{index:016x}") != digits {
+        return None;
+    }
+    match kind {
+        "ckpt" => Some(CheckpointName::Durable(index)),
+        kind if kind.starts_with("ckpt.bad.") => Some(CheckpointName::Quarantined),
+        kind if kind.ends_with(".tmp") => Some(CheckpointName::Temporary),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_our_own_shape_are_touched() {
+        for name in ["0.seg", "0000000g.seg", "00000001.seg.bak", "00000001", "0000000A.seg"] {
+            assert!(slot_number(name).is_none(), "{name}");
+        }
+        assert!(matches!(slot_number("0000000a.seg"), Some((10, SlotName::Slot))));
+        assert!(matches!(slot_number("0000000a.tmp"), Some((10, SlotName::Temporary))));
+        for name in ["1.ckpt", "notes.tmp", "000000000000000a.old"] {
+            assert!(checkpoint_name(name).is_none(), "{name}");
+        }
+        let name = "000000000000000a.ckpt";
+        assert!(matches!(checkpoint_name(name), Some(CheckpointName::Durable(10))));
+    }
+}

@@ -1,0 +1,171 @@
+//! The checkpoints that are kept: the two newest, and those that somebody still reads.
+//!
+//! Invariant: the log starts after the older of the two newest, so that a bad newest one costs nothing.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::error::Fault;
+use crate::format::checkpoint_path;
+use crate::io::{Class, Disk, Done, FileId, Op};
+use crate::tags::Owner;
+use crate::types::{CheckpointInfo, Position};
+
+/// How many are kept although nobody reads them.
+pub(crate) const KEPT_COUNT: usize = 2;
+
+/// A durable, verified checkpoint, open for reading.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    info: CheckpointInfo,
+    salt: u64,
+    file: FileId,
+    pins: u32,
+    readers: u32,
+}
+
+impl Kept {
+    pub(crate) fn new(info: CheckpointInfo, salt: u64, file: FileId) -> Kept {
+        Kept { info, salt, file, pins: 0, readers: 0 }
+    }
+
+    pub(crate) fn info(&self) -> CheckpointInfo {
+        self.info
+    }
+
+    pub(crate) fn salt(&self) -> u64 {
+        self.salt
+    }
+
+    pub(crate) fn file(&self) -> FileId {
+        self.file
+    }
+
+    fn is_read(&self) -> bool {
+        self.pins > 0 || self.readers > 0
+    }
+}
+
+/// One that goes.
+#[derive(Debug)]
+enum Removal {
+    Close(FileId),
+    Remove(String),
+}
+
+/// All of them, newest first.
+#[derive(Debug, Default)]
+pub(crate) struct Retained {
+    kept: Vec<Kept>,
+    infos: Vec<CheckpointInfo>,
+    removals: VecDeque<Removal>,
+    is_removing: bool,
+}
+
+impl Retained {
+    /// Requires: newest first.
+    pub(crate) fn new(kept: Vec<Kept>) -> Retained {
+        let mut retained = Retained { kept, ..Retained::default() };
+        retained.list();
+        retained
+    }
+
+    pub(crate) fn infos(&self) -> &[CheckpointInfo] {
+        &self.infos
+    }
+
+    pub(crate) fn newest(&self) -> Option<CheckpointInfo> {
+        self.infos.first().copied()
+    }
+
+    /// Everything up to here is in both kept checkpoints; none while there are not two.
+    pub(crate) fn covered(&self) -> Option<Position> {
+        self.infos.get(KEPT_COUNT - 1).map(|info| info.at)
+    }
+
+    pub(crate) fn find(&self, index: u64) -> Option<&Kept> {
+        self.kept.iter().find(|kept| kept.info.at.index == index)
+    }
+
+    fn find_mut(&mut self, index: u64) -> Option<&mut Kept> {
+        self.kept.iter_mut().find(|kept| kept.info.at.index == index)
+    }
+
+    /// Requires: it is newer than all others.
+    pub(crate) fn publish(&mut self, kept: Kept) {
+        assert!(self.newest().is_none_or(|newest| newest.at.index < kept.info.at.index));
+        self.kept.insert(0, kept);
+        self.collect();
+    }
+
+    pub(crate) fn pin(&mut self, index: u64) -> Option<CheckpointInfo> {
+        let kept = self.find_mut(index)?;
+        kept.pins += 1;
+        Some(kept.info)
+    }
+
+    pub(crate) fn unpin(&mut self, index: u64) {
+        if let Some(kept) = self.find_mut(index) {
+            assert!(kept.pins > 0, "checkpoint {index} is not pinned");
+            kept.pins -= 1;
+        }
+        self.collect();
+    }
+
+    pub(crate) fn begin_read(&mut self, index: u64) {
+        self.find_mut(index).expect("a read is begun of a kept checkpoint").readers += 1;
+    }
+
+    pub(crate) fn end_read(&mut self, index: u64) {
+        self.find_mut(index).expect("a checkpoint stays while it is read").readers -= 1;
+        self.collect();
+    }
+
+    /// Removes one that was never published.
+    pub(crate) fn discard(&mut self, kept: Kept) {
+        self.removals.push_back(Removal::Close(kept.file));
+        self.removals.push_back(Removal::Remove(checkpoint_path(kept.info.at.index)));
+    }
+
+    fn collect(&mut self) {
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.kept)
+            .into_iter()
+            .enumerate()
+            .partition(|(at, kept)| *at < KEPT_COUNT || kept.is_read());
+        self.kept = kept.into_iter().map(|(_, kept)| kept).collect();
+        for (_, Kept { info, file, .. }) in gone {
+            self.removals.push_back(Removal::Close(file));
+            self.removals.push_back(Removal::Remove(checkpoint_path(info.at.index)));
+        }
+        self.list();
+    }
+
+    fn list(&mut self) {
+        self.infos = self.kept.iter().map(|kept| kept.info).collect();
+    }
+
+    /// Submits the next step of a removal.
+    pub(crate) fn advance(&mut self, disk: &mut dyn Disk) {
+        if self.is_removing {
+            return;
+        }
+        let Some(removal) = self.removals.pop_front() else { return };
+        let op = match removal {
+            Removal::Close(file) => Op::Close { file },
+            Removal::Remove(path) => Op::Remove { path },
+        };
+        self.is_removing = true;
+        disk.submit(Class::Background, Owner::Removal.tag(), op);
+    }
+
+    /// That step has ended. A file that is gone already is as good.
+    pub(crate) fn complete(&mut self, result: io::Result<Done>) -> Result<(), Fault> {
+        self.is_removing = false;
+        match result {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Fault { what: "remove an old checkpoint".to_owned(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}

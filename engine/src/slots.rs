@@ -1,0 +1,277 @@
+//! The slot files: making them ahead of need, and who uses which.
+//!
+//! A slot is made under a temporary name: allocated, filled with zeros, synced, renamed, its directory synced. So a
+//! file with a slot's constant name is pre-written for ever, and a later write to it changes bytes alone.
+//!
+//! Invariants: slot numbers are dense from 0; a free slot is handed out only when no reader of its last life is left.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::buffer::AlignedBuf;
+use crate::error::Fault;
+use crate::format::{SLOT_DIR, slot_path, slot_temporary_path};
+use crate::io::{Class, Disk, Done, FileId, Op, OpenMode, WriteBuf, WriteSync};
+use crate::tags::Owner;
+
+/// Zeros written at once.
+const ZERO_BYTES: u64 = 1 << 20;
+/// How long after a full file system the next attempt follows.
+const RETRY_US: u64 = 1_000_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    Free,
+    InUse,
+}
+
+#[derive(Debug)]
+struct Slot {
+    file: FileId,
+    usage: Use,
+    readers: u32,
+}
+
+/// A slot in the making: each step is submitted when the one before has completed.
+#[derive(Debug)]
+struct Making {
+    slot: u32,
+    file: Option<FileId>,
+    step: Step,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Creating,
+    Allocating,
+    Zeroing {
+        offset: u64,
+    },
+    Syncing,
+    Renaming,
+    SyncingDir,
+    /// The file system was full: what was made is taken back.
+    Closing,
+    Removing,
+}
+
+/// All slots of a directory.
+#[derive(Debug)]
+pub(crate) struct SlotTable {
+    slots: Vec<Slot>,
+    making: Option<Making>,
+    slot_bytes: u64,
+    ready_target: usize,
+    zeros: Arc<AlignedBuf>,
+    /// No attempt before this time, after the file system was full.
+    retry_at_us: Option<u64>,
+    zeroed_bytes: u64,
+}
+
+impl SlotTable {
+    /// The slots that exist, by number; all free until told otherwise.
+    pub(crate) fn new(files: Vec<FileId>, slot_bytes: u64, ready_target: usize) -> SlotTable {
+        let zeros = usize::try_from(ZERO_BYTES.min(slot_bytes)).expect("at most 1 MiB");
+        SlotTable {
+            slots: files.into_iter().map(Slot::free).collect(),
+            making: None,
+            slot_bytes,
+            ready_target,
+            zeros: Arc::new(AlignedBuf::zeroed(zeros)),
+            retry_at_us: None,
+            zeroed_bytes: 0,
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn zeroed_bytes(&self) -> u64 {
+        self.zeroed_bytes
+    }
+
+    pub(crate) fn file(&self, slot: u32) -> FileId {
+        self.slots[slot as usize].file
+    }
+
+    /// A slot that can be opened as a segment.
+    pub(crate) fn ready(&self) -> Option<u32> {
+        let at = self.slots.iter().position(Slot::is_ready)?;
+        Some(u32::try_from(at).expect("slots are numbered in 32 bits"))
+    }
+
+    pub(crate) fn ready_count(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.is_ready()).count()
+    }
+
+    pub(crate) fn take(&mut self, slot: u32) {
+        let slot = &mut self.slots[slot as usize];
+        assert!(slot.usage == Use::Free);
+        slot.usage = Use::InUse;
+    }
+
+    pub(crate) fn free(&mut self, slot: u32) {
+        let slot = &mut self.slots[slot as usize];
+        assert!(slot.usage == Use::InUse);
+        slot.usage = Use::Free;
+    }
+
+    pub(crate) fn begin_read(&mut self, slot: u32) {
+        self.slots[slot as usize].readers += 1;
+    }
+
+    pub(crate) fn end_read(&mut self, slot: u32) {
+        let slot = &mut self.slots[slot as usize];
+        assert!(slot.readers > 0);
+        slot.readers -= 1;
+    }
+
+    /// Whether the file system was full when the last slot was to be made, and too few are ready.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.retry_at_us.is_some() && self.ready_count() < self.ready_target
+    }
+
+    /// When the next attempt is due, if one is needed.
+    pub(crate) fn next_due_us(&self) -> Option<u64> {
+        self.retry_at_us.filter(|_| self.making.is_none() && self.is_starved())
+    }
+
+    /// Begins to make a slot if too few are ready.
+    pub(crate) fn replenish(&mut self, now_us: u64, disk: &mut dyn Disk) {
+        let is_early = self.retry_at_us.is_some_and(|at| now_us < at);
+        if self.making.is_some() || is_early || self.ready_count() >= self.ready_target {
+            return;
+        }
+        let slot = u32::try_from(self.slots.len()).expect("slots are numbered in 32 bits");
+        self.making = Some(Making { slot, file: None, step: Step::Creating });
+        let mode = OpenMode::CreateNew;
+        submit(disk, Op::Open { path: slot_temporary_path(slot), mode });
+    }
+
+    /// The step in progress has ended.
+    pub(crate) fn complete(
+        &mut self,
+        now_us: u64,
+        result: io::Result<Done>,
+        disk: &mut dyn Disk,
+    ) -> Result<(), Fault> {
+        let mut making =
+            self.making.take().expect("a completion belongs to the slot in the making");
+        match result {
+            Ok(done) => self.proceed(making, &done, disk),
+            Err(error) if making.may_be_full() && is_full(&error) => {
+                self.retry_at_us = Some(now_us.saturating_add(RETRY_US));
+                making.step = match making.file {
+                    Some(_) => Step::Closing,
+                    None => return Ok(()),
+                };
+                submit(disk, making.op());
+                self.making = Some(making);
+            }
+            Err(source) => {
+                let what = format!("{} {}", making.verb(), slot_path(making.slot));
+                return Err(Fault { what, source });
+            }
+        }
+        Ok(())
+    }
+
+    fn proceed(&mut self, mut making: Making, done: &Done, disk: &mut dyn Disk) {
+        if let Done::Opened { file, .. } = done {
+            making.file = Some(*file);
+        }
+        let next = match making.step {
+            Step::Creating => Step::Allocating,
+            Step::Allocating => Step::Zeroing { offset: 0 },
+            Step::Zeroing { offset } => {
+                self.zeroed_bytes += ZERO_BYTES;
+                let offset = offset + ZERO_BYTES;
+                if offset < self.slot_bytes { Step::Zeroing { offset } } else { Step::Syncing }
+            }
+            Step::Syncing => Step::Renaming,
+            Step::Renaming => Step::SyncingDir,
+            Step::SyncingDir => {
+                let file = making.file.expect("the first step opened it");
+                self.slots.push(Slot::free(file));
+                self.retry_at_us = None;
+                return;
+            }
+            Step::Closing => Step::Removing,
+            Step::Removing => return,
+        };
+        making.step = next;
+        let op = match next {
+            Step::Allocating => Op::Allocate { file: making.open_file(), bytes: self.slot_bytes },
+            Step::Zeroing { offset } => {
+                let buf = WriteBuf::Owned(Arc::clone(&self.zeros));
+                Op::Write { file: making.open_file(), offset, buf, sync: WriteSync::Deferred }
+            }
+            _ => making.op(),
+        };
+        submit(disk, op);
+        self.making = Some(making);
+    }
+}
+
+impl Slot {
+    fn free(file: FileId) -> Slot {
+        Slot { file, usage: Use::Free, readers: 0 }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.usage == Use::Free && self.readers == 0
+    }
+}
+
+impl Making {
+    fn open_file(&self) -> FileId {
+        self.file.expect("the first step opened it")
+    }
+
+    /// Whether this step may find the file system full. A sync that reports it is as final as any.
+    fn may_be_full(&self) -> bool {
+        matches!(self.step, Step::Creating | Step::Allocating | Step::Zeroing { .. })
+    }
+
+    fn verb(&self) -> &'static str {
+        match self.step {
+            Step::Creating => "create",
+            Step::Allocating => "allocate",
+            Step::Zeroing { .. } => "write",
+            Step::Syncing => "sync",
+            Step::Renaming => "rename",
+            Step::SyncingDir => "sync directory of",
+            Step::Closing => "close",
+            Step::Removing => "remove",
+        }
+    }
+
+    /// The operation of a step that needs nothing but the slot's number and file.
+    fn op(&self) -> Op {
+        match self.step {
+            Step::Syncing => Op::Sync { file: self.open_file() },
+            Step::Renaming => {
+                Op::Rename { from: slot_temporary_path(self.slot), to: slot_path(self.slot) }
+            }
+            Step::SyncingDir => Op::SyncDir { path: SLOT_DIR.to_owned() },
+            Step::Closing => Op::Close { file: self.open_file() },
+            Step::Removing => Op::Remove { path: slot_temporary_path(self.slot) },
+            Step::Creating | Step::Allocating | Step::Zeroing { .. } => {
+                unreachable!("these steps are submitted where they begin")
+            }
+        }
+    }
+}
+
+/// Whether the file system or a quota is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+fn submit(disk: &mut dyn Disk, op: Op) {
+    disk.submit(Class::Background, Owner::Slot.tag(), op);
+}
