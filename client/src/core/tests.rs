@@ -1,5 +1,6 @@
 //! Scenarios: a core, a hand-moved clock, and nodes that answer what the scenario says.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
@@ -156,9 +157,9 @@ impl World {
         conn.and_then(|conn| self.arrived.get(conn)).is_some_and(|arrived| !arrived.is_empty())
     }
 
-    fn answer(&mut self, addr: &str, response: Response) -> Request {
+    fn answer(&mut self, addr: &str, response: impl Borrow<Response>) -> Request {
         let Arrived { id, request } = self.take(addr);
-        self.answer_to(addr, id, &response);
+        self.answer_to(addr, id, response.borrow());
         request
     }
 
