@@ -10,6 +10,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use engine::io::open::Backend;
+
 mod address;
 mod error;
 mod file;
@@ -37,6 +39,17 @@ pub enum IoBackend {
     Uring,
     /// Plain system calls.
     Syscall,
+}
+
+impl IoBackend {
+    /// The same in the engine's words.
+    pub fn backend(self) -> Backend {
+        match self {
+            IoBackend::Auto => Backend::Auto,
+            IoBackend::Uring => Backend::Uring,
+            IoBackend::Syscall => Backend::Syscall,
+        }
+    }
 }
 
 impl FromStr for IoBackend {

@@ -1,2 +1,9 @@
-//! Placeholder until its first commit.
-fn main() {}
+//! The `holdfast` binary: a server and its command line.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    server::cli::main()
+}
