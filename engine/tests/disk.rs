@@ -301,6 +301,39 @@ fn writes_go_on_while_others_wake(mut bench: Bench) {
     assert_eq!(bench.read(file, 0, 300), [5; 300 * PAGE]);
 }
 
+/// Long enough for a completion to arrive at every point of the owner's turn.
+fn completions_that_race_with_the_owner_are_all_seen(mut bench: Bench) {
+    const INFLIGHT: usize = 4;
+    const COUNT: usize = 3_000;
+    let file = bench.create("a");
+    let bytes = (INFLIGHT * PAGE) as u64;
+    bench.run(Op::Allocate { file, bytes }).unwrap();
+    let buf = filled(1, 1);
+    let mut left = COUNT;
+    let write = |tag: u64| Op::Write {
+        file,
+        offset: tag * PAGE as u64,
+        buf: buf.clone(),
+        sync: WriteSync::Deferred,
+    };
+    for tag in 0..INFLIGHT as u64 {
+        bench.disk.submit(Class::Commit, Tag(tag), write(tag));
+    }
+    let (mut ends, mut seen) = (Vec::new(), 0);
+    while seen < COUNT + INFLIGHT {
+        bench.disk.wait(None);
+        bench.disk.poll(&mut ends);
+        for end in ends.drain(..) {
+            end.result.unwrap();
+            seen += 1;
+            if left > 0 {
+                left -= 1;
+                bench.disk.submit(Class::Commit, end.tag, write(end.tag.0));
+            }
+        }
+    }
+}
+
 fn a_wait_ends_at_its_timeout(mut bench: Bench) {
     bench.disk.wait(Some(Duration::from_millis(2)));
     bench.disk.wait(Some(Duration::ZERO));
@@ -361,6 +394,7 @@ macro_rules! suite {
                 a_wake_before_the_wait_is_not_lost
                 a_wake_from_another_thread_ends_the_wait
                 writes_go_on_while_others_wake
+                completions_that_race_with_the_owner_are_all_seen
                 a_wait_ends_at_its_timeout
                 an_idle_disk_moves_to_another_thread
                 a_dropped_disk_leaves_whole_writes

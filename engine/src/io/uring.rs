@@ -63,6 +63,10 @@ const KERNEL_WORKERS: [u32; 2] = [16, 2];
 /// The completion that says "somebody woke you".
 const WAKE: u64 = u64::MAX;
 
+/// How often one turn enters the kernel: for each step of an operation whose steps end at once, and no
+/// more when the kernel, short of memory, takes nothing.
+const ROUNDS_MAX: u32 = 4;
+
 /// How long a disk that goes away waits for what is in flight before it leaks it.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -245,7 +249,11 @@ impl UringDisk {
         Entered::Returned
     }
 
-    /// Whether the kernel has something to take or to give.
+    /// Whether the kernel has something to take or, perhaps, to give.
+    ///
+    /// Not a condition to loop on: when a completion races with the work that delivers it, the kernel
+    /// raises the "something to give" flag after that work has lowered it, and with nothing left to give
+    /// it stays up until the next completion.
     fn is_kernel_needed(&mut self) -> bool {
         let submission = self.ring.submission();
         !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
@@ -258,13 +266,14 @@ impl UringDisk {
         }
         self.fill();
         self.reap();
-        while self.broken.is_none() && self.is_kernel_needed() {
-            let queued = self.ring.submission().len();
+        if !self.is_kernel_needed() {
+            return;
+        }
+        for _ in 0..ROUNDS_MAX {
             self.enter(Stay::Not);
             self.reap();
             self.fill();
-            // The kernel took nothing: it is short of memory, and insisting does not help.
-            if queued > 0 && self.ring.submission().len() >= queued {
+            if self.broken.is_some() || self.ring.submission().is_empty() {
                 break;
             }
         }
