@@ -10,9 +10,9 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::dir::DirLock;
-use engine::io::{AnyDisk, Backend, Disk, open_disk};
-use engine::{Engine, Identity, OpenError, Recovered};
+use engine::io::open::{AnyDisk, Backend, OpenDiskError, open_disk};
+use engine::io::Disk;
+use engine::{DirLock, Engine, Identity, OpenError, Recovered};
 use parking_lot::{Mutex, RwLock};
 use protocol::Limits;
 use raft::{Micros, NodeId};
@@ -62,6 +62,9 @@ pub enum NodeError {
     /// The log, on opening.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The chosen way to the disk.
+    #[error(transparent)]
+    Disk(#[from] OpenDiskError),
     /// The founding membership in META.
     #[error("the founding membership in META of {path} cannot be read: {source}")]
     Founding {
@@ -84,6 +87,14 @@ pub enum NodeError {
     /// The replica ended.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
+    /// An entry with the largest value must fit a quarter of a slot.
+    #[error("values of up to {value_bytes_max} bytes do not fit slots of {slot_bytes} bytes: make --slot-bytes at least four times --value-bytes-max and some, or --value-bytes-max smaller")]
+    SlotTooSmall {
+        /// The configured slots.
+        slot_bytes: u64,
+        /// The configured values.
+        value_bytes_max: usize,
+    },
     /// The operating system refused a thread, a runtime or randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -112,6 +123,7 @@ pub fn run(config: NodeConfig, stop: Stop) -> Result<(), NodeError> {
         events: events.clone(),
         heard,
         started,
+        entry_bytes_max: 0,
     };
     let (alive, ended) = oneshot::channel::<()>();
     let replica = spawn("holdfast-replica", move || {
@@ -241,21 +253,25 @@ struct Starter {
     events: mpsc::UnboundedSender<PeerEvent>,
     heard: mpsc::UnboundedReceiver<PeerEvent>,
     started: oneshot::Sender<Started>,
+    /// Known once the log's options are.
+    entry_bytes_max: u32,
 }
 
 impl Starter {
     /// Opens, founds, recovers, serves. Returns when asked to stop, or with the reason why it cannot go on.
-    fn run(self) -> Result<(), NodeError> {
+    fn run(mut self) -> Result<(), NodeError> {
         let path = self.config.data.clone();
         let directory = |source| NodeError::Directory { path: path.clone(), source };
         create_private_dir(&path).map_err(directory)?;
         let _lock = DirLock::acquire(&path)?;
-        let (disk, fallback) = open_disk(&path, backend(self.config.io)).map_err(directory)?;
+        let (disk, fallback) = open_disk(&path, backend(self.config.io))?;
         if let Some(reason) = fallback {
             tracing::warn!(reason, "io_uring is not available; using system calls");
         }
         let identity = identity(self.config.id)?;
-        let opened = engine::open(disk, &path, engine_options(&self.config)?, identity)?;
+        let options = engine_options(&self.config)?;
+        self.entry_bytes_max = entry_bytes_max(&self.config, &options)?;
+        let opened = engine::open(disk, &path, options, identity)?;
         tracing::info!(report = %opened.recovered.report, "log open");
         self.serve(opened.engine, &opened.recovered)
     }
@@ -282,7 +298,7 @@ impl Starter {
         let Some(founding) = found(&mut engine, &founder, &mut self.heard)? else { return Ok(()) };
 
         let outbox = Edge::new(Arc::clone(&self.clients), queues);
-        let options = replica_options(&self.config, &founding)?;
+        let options = replica_options(&self.config, &founding, self.entry_bytes_max)?;
         let membership = founding.membership();
         let mut replica = Replica::new(options, engine, recovered, membership, outbox)?;
         *self.phase.write() = Phase::Serving(Arc::new(Shared {
@@ -391,12 +407,30 @@ fn engine_options(config: &NodeConfig) -> io::Result<engine::Options> {
     })
 }
 
-fn replica_options(config: &NodeConfig, founding: &Founding) -> io::Result<ReplicaOptions> {
+/// The largest entry that the log takes and that the largest value fits.
+fn entry_bytes_max(config: &NodeConfig, options: &engine::Options) -> Result<u32, NodeError> {
+    /// The largest key, and the headers of a command and an entry.
+    const AROUND_VALUE_BYTES: usize = 8 << 10;
+    let default_max = raft::Config::new(NodeId(config.id)).entry_bytes_max;
+    let (slot_bytes, value_bytes_max) = (config.slot_bytes, config.value_bytes_max);
+    let bytes_max = options.entry_bytes_max().min(default_max as usize);
+    if value_bytes_max + AROUND_VALUE_BYTES > bytes_max {
+        return Err(NodeError::SlotTooSmall { slot_bytes, value_bytes_max });
+    }
+    Ok(bytes_max as u32)
+}
+
+fn replica_options(
+    config: &NodeConfig,
+    founding: &Founding,
+    entry_bytes_max: u32,
+) -> io::Result<ReplicaOptions> {
     let ticks = |ms: u64| (ms / config.tick_ms).max(1) as u32;
     let raft = raft::Config {
         tick: Micros(config.tick_ms * 1000),
         heartbeat_ticks: ticks(config.heartbeat_ms),
         election_ticks: ticks(config.election_timeout_ms),
+        entry_bytes_max,
         ..raft::Config::new(NodeId(config.id))
     };
     Ok(ReplicaOptions {

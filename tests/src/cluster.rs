@@ -69,6 +69,11 @@ impl Cluster {
         format!("{}:{}", self.address, CLIENT_PORT + id as u16)
     }
 
+    /// Where a node listens for its peers.
+    pub fn peer_endpoint(&self, id: u64) -> String {
+        format!("{}:{}", self.address, PEER_PORT + id as u16)
+    }
+
     /// The labels.
     pub fn ids(&self) -> Vec<u64> {
         self.nodes.iter().map(|node| node.id).collect()
@@ -93,12 +98,12 @@ impl Cluster {
         let peers: Vec<String> = self
             .ids()
             .iter()
-            .map(|id| format!("{id}={}:{}", self.address, PEER_PORT + *id as u16))
+            .map(|id| format!("{id}={}", self.peer_endpoint(*id)))
             .collect();
         let mut command = Command::new(&self.program);
         command
             .args(["serve", "--id", &id.to_string(), "--listen", &self.endpoint(id)])
-            .args(["--peer-listen", &format!("{}:{}", self.address, PEER_PORT + id as u16)])
+            .args(["--peer-listen", &self.peer_endpoint(id)])
             .args(["--peers", &peers.join(",")])
             .arg("--data")
             .arg(self.data(id))
@@ -184,13 +189,10 @@ impl Cluster {
     }
 
     /// A client of the whole cluster.
-    pub async fn client(&self) -> Client {
-        self.client_with(ClientOptions::default()).await
-    }
-
-    /// The same, with options.
-    pub async fn client_with(&self, options: ClientOptions) -> Client {
-        let client = Client::connect(&self.endpoints(), options).await;
+    ///
+    /// Requires: the caller runs within a runtime.
+    pub fn client(&self) -> Client {
+        let client = Client::connect(&self.endpoints(), ClientOptions::default());
         client.expect("the endpoints are well-formed")
     }
 
@@ -198,7 +200,7 @@ impl Cluster {
     pub async fn status(&self, id: u64) -> Option<NodeStatus> {
         let endpoint = self.endpoint(id);
         let options = ClientOptions { timeout: Duration::from_secs(1), ..ClientOptions::default() };
-        let client = Client::connect(std::slice::from_ref(&endpoint), options).await.ok()?;
+        let client = Client::connect(std::slice::from_ref(&endpoint), options).ok()?;
         client.status(&endpoint).await.ok()
     }
 

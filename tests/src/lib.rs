@@ -3,4 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod cluster;
 pub mod history;
+pub mod workload;

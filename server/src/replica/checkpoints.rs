@@ -4,7 +4,8 @@
 //! long enough, is streamed in small turns, and never claims an index that is not durable here: the file is only begun once the view's
 //! index is.
 
-use engine::{CheckpointOrigin, Disk, Engine, Position};
+use engine::io::Disk;
+use engine::{CheckpointOrigin, Engine, Position};
 use raft::SnapshotMeta;
 
 use crate::peer_message::encode_snapshot_meta;

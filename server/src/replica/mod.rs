@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use engine::{CheckpointOrigin, Disk, Engine, EngineError, Event as EngineEvent, Recovered};
+use engine::io::Disk;
+use engine::{CheckpointError, CheckpointOrigin, Engine, EngineError, Event as EngineEvent, Recovered};
 use parking_lot::RwLock;
 use protocol::{Certainty, ErrorCode, LeaderHint};
 use raft::{
@@ -294,6 +295,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             self.out.answer(proposal.reply_to, Answer::Error(error));
             return;
         }
+        if self.entry.bytes() + proposal.command.len() > self.options.raft.entry_bytes_max as usize {
+            self.propose_entry();
+        }
         let (reply_to, wait) = (proposal.reply_to, proposal.wait);
         self.push_command(&proposal.command, Some(Waiter { reply_to, wait }));
         if self.entry.bytes() >= ENTRY_BYTES_TARGET {
@@ -526,6 +530,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 self.raft.purged(log_id_of(log_start));
                 self.offer_waiting_snapshots();
             }
+            // Whoever aborted it has moved on.
+            EngineEvent::CheckpointFailed { error: CheckpointError::Aborted, .. } => {}
             EngineEvent::CheckpointFailed { origin: CheckpointOrigin::Installed, error } => {
                 self.handle_progress(Some(Progress::Failed(error.to_string())));
             }

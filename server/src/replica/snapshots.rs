@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use engine::{CheckpointInfo, CheckpointOrigin, Disk, Engine, Position};
+use engine::io::Disk;
+use engine::{CheckpointInfo, CheckpointOrigin, Engine, Position};
 use raft::{InstallId, Lane, Link, NodeId, SendId, SnapshotMeta};
 
 use super::input::Outbox;

@@ -1,6 +1,6 @@
 //! What a node says about itself.
 
-use engine::Disk;
+use engine::io::Disk;
 use protocol::{DiskStatus, NodeStatus, PeerState, PeerStatus, Role};
 use raft::RoleKind;
 

@@ -1,0 +1,114 @@
+//! What strangers may send: none of it panics a node, loses anything, or disturbs other clients.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use protocol::{ErrorCode, Hello, Origin, Request};
+use tests::cluster::{Cluster, PATIENCE};
+
+use super::{judge, loaded, run, three_nodes};
+
+/// Sends bytes and returns everything that comes back until the node closes the connection.
+fn send_and_read(cluster: &Cluster, node: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(cluster.endpoint(node)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+fn hello() -> BytesMut {
+    let mut bytes = BytesMut::new();
+    Hello::new("stranger").encode_into(1, &mut bytes);
+    bytes
+}
+
+#[test]
+fn garbage_on_both_ports_closes_that_connection_and_nothing_else() {
+    run(async {
+        let mut cluster = three_nodes();
+        let load = loaded(&cluster).await;
+        let garbage: Vec<Vec<u8>> = vec![
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            vec![0xff; 100_000],
+            vec![0; 64],
+            [&hello()[..], &[0xff; 64]].concat(),
+        ];
+        for id in cluster.ids() {
+            for bytes in &garbage {
+                let answer = send_and_read(&cluster, id, bytes);
+                assert!(answer.starts_with(b"HFD"), "{answer:?}");
+                let mut peer = TcpStream::connect(cluster.peer_endpoint(id)).unwrap();
+                // The node may close while we still write.
+                peer.write_all(bytes).ok();
+            }
+        }
+        load.progress(300, PATIENCE).await;
+        judge(&load.finish().await);
+        for id in cluster.ids() {
+            assert!(cluster.stop(id).success(), "{}", cluster.log(id));
+        }
+    });
+}
+
+#[test]
+fn half_a_frame_delays_nobody() {
+    run(async {
+        let cluster = three_nodes();
+        let load = loaded(&cluster).await;
+        let half = hello();
+        let _open: Vec<TcpStream> = (0..50)
+            .map(|at| {
+                let mut stream = TcpStream::connect(cluster.endpoint(at % 3 + 1)).unwrap();
+                stream.write_all(&half[..half.len() / 2]).unwrap();
+                stream
+            })
+            .collect();
+        load.progress(300, PATIENCE).await;
+        judge(&load.finish().await);
+    });
+}
+
+#[test]
+fn oversized_keys_and_values_are_refused_and_the_connection_goes_on() {
+    run(async {
+        let cluster = three_nodes();
+        cluster.leader().await;
+        let client = cluster.client();
+        let code = |error: client::Error| error.code();
+        let long_key = client.put(vec![b'k'; 4097], "v").await.map_err(code);
+        assert_eq!(long_key, Err(ErrorCode::TooLarge));
+        let long_value = client.put("k", vec![b'v'; (1 << 20) + 1]).await.map_err(code);
+        assert_eq!(long_value, Err(ErrorCode::TooLarge));
+        client.put(vec![b'k'; 4096], vec![b'v'; 1 << 20]).await.expect("within the limits");
+    });
+}
+
+/// The server holds the limits itself, also against clients that do not.
+#[test]
+fn server_refuses_what_a_careless_client_sends() {
+    run(async {
+        let cluster = three_nodes();
+        let leader = cluster.leader().await;
+        let mut bytes = hello();
+        let put = |key: usize, value: usize| Request::Put {
+            origin: Origin::NONE,
+            key: Bytes::from(vec![b'k'; key]),
+            value: Bytes::from(vec![b'v'; value]),
+        };
+        put(5000, 1).encode_into(2, &mut bytes);
+        put(0, 1).encode_into(3, &mut bytes);
+        put(1, 9 << 20).encode_into(4, &mut bytes);
+        let mut stream = TcpStream::connect(cluster.endpoint(leader)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // The last frame is refused by its length alone: the node may close before it has all of it.
+        stream.write_all(&bytes).ok();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok();
+        assert!(answer.starts_with(b"HFD"));
+        cluster.client().put("k", "v").await.expect("others go on");
+    });
+}

@@ -1,0 +1,87 @@
+//! Who may be a member: directories, incarnations, ports.
+
+use tests::cluster::{Cluster, PATIENCE};
+
+use super::{PROGRAM, judge, loaded, run, three_nodes};
+
+#[test]
+fn wiped_node_refuses_to_start_and_the_others_go_on() {
+    run(async {
+        let mut cluster = three_nodes();
+        let load = loaded(&cluster).await;
+        let wiped = cluster.leader().await % 3 + 1;
+        cluster.kill(wiped);
+        cluster.wipe(wiped);
+        cluster.start_node(wiped);
+        let status = cluster.wait_for_exit(wiped);
+        assert_eq!(status.code(), Some(1));
+        let log = cluster.log(wiped);
+        assert!(log.contains("wiped") && log.contains("member replace"), "{log}");
+        load.progress(200, PATIENCE).await;
+        judge(&load.finish().await);
+    });
+}
+
+#[test]
+fn second_process_on_a_directory_is_refused() {
+    run(async {
+        let cluster = three_nodes();
+        cluster.leader().await;
+        let mut second = cluster.command(1);
+        // Its own ports, but the directory of node 1.
+        second.args(["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"]);
+        let output = second.output().expect("the program runs");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("in use") || text.contains("locked"), "{text}");
+        cluster.leader().await;
+    });
+}
+
+#[test]
+fn port_in_use_is_named_with_its_flag_and_nothing_is_written() {
+    run(async {
+        let mut cluster = Cluster::start(PROGRAM, 1, &["--slot-bytes", "8MiB"]);
+        cluster.leader().await;
+        let other = cluster.data(1).with_extension("other");
+        let mut second = cluster.command(1);
+        second.arg("--data").arg(&other);
+        let output = second.output().expect("the program runs");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("--listen") && text.contains(&cluster.endpoint(1)), "{text}");
+        assert!(!other.exists());
+        assert!(cluster.stop(1).success());
+    });
+}
+
+#[test]
+fn directory_of_another_node_is_refused_and_left_as_it_was() {
+    run(async {
+        let mut cluster = three_nodes();
+        cluster.leader().await;
+        cluster.stop(1);
+        cluster.stop(2);
+        let mut foreign = cluster.command(1);
+        foreign.arg("--data").arg(cluster.data(2));
+        let output = foreign.output().expect("the program runs");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("node 2"), "{text}");
+        cluster.start_node(1);
+        cluster.start_node(2);
+        cluster.leader().await;
+    });
+}
+
+#[test]
+fn cluster_of_one_serves_alone() {
+    run(async {
+        let mut cluster = Cluster::start(PROGRAM, 1, &["--slot-bytes", "8MiB"]);
+        let load = loaded(&cluster).await;
+        cluster.kill(1);
+        cluster.start_node(1);
+        load.progress(500, PATIENCE).await;
+        judge(&load.finish().await);
+    });
+}
