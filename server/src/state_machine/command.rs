@@ -30,11 +30,7 @@ pub struct Origin {
 
 impl Origin {
     /// No session: not protected against being executed twice, therefore never retried.
-    pub const NONE: Origin = Origin {
-        session: 0,
-        sequence: 0,
-        lowest_unanswered: 0,
-    };
+    pub const NONE: Origin = Origin { session: 0, sequence: 0, lowest_unanswered: 0 };
 }
 
 /// What a compare-and-set demands of the key before it changes it.
@@ -146,52 +142,18 @@ pub enum ExpectRef<'a> {
 
 /// [`Command`], borrowed: what an entry's bytes decode to without a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(
-    missing_docs,
-    reason = "the variants and fields are those of `Command`"
-)]
+#[expect(missing_docs, reason = "the variants and fields are those of `Command`")]
 pub enum CommandRef<'a> {
-    Put {
-        key: &'a [u8],
-        value: &'a [u8],
-    },
-    Delete {
-        key: &'a [u8],
-    },
-    DeleteRange {
-        start: &'a [u8],
-        end: Option<&'a [u8]>,
-    },
-    CompareAndSet {
-        key: &'a [u8],
-        expect: ExpectRef<'a>,
-        value: Option<&'a [u8]>,
-    },
-    SessionOpen {
-        ttl_ms: u64,
-        nonce: u128,
-        label: &'a [u8],
-    },
-    SessionClose {
-        session: u64,
-    },
-    SessionExpire {
-        session: u64,
-        generation: u64,
-    },
-    LockAcquire {
-        name: &'a [u8],
-        wait: Wait,
-    },
-    LockRelease {
-        name: &'a [u8],
-        token: u64,
-    },
-    LockCancel {
-        name: &'a [u8],
-        session: u64,
-        sequence: u64,
-    },
+    Put { key: &'a [u8], value: &'a [u8] },
+    Delete { key: &'a [u8] },
+    DeleteRange { start: &'a [u8], end: Option<&'a [u8]> },
+    CompareAndSet { key: &'a [u8], expect: ExpectRef<'a>, value: Option<&'a [u8]> },
+    SessionOpen { ttl_ms: u64, nonce: u128, label: &'a [u8] },
+    SessionClose { session: u64 },
+    SessionExpire { session: u64, generation: u64 },
+    LockAcquire { name: &'a [u8], wait: Wait },
+    LockRelease { name: &'a [u8], token: u64 },
+    LockCancel { name: &'a [u8], session: u64, sequence: u64 },
 }
 
 /// A command that breaks a limit. The sender's mistake: nothing was done.
@@ -225,53 +187,29 @@ impl Command {
         match self {
             Command::Put { key, value } => CommandRef::Put { key, value },
             Command::Delete { key } => CommandRef::Delete { key },
-            Command::DeleteRange { start, end } => CommandRef::DeleteRange {
-                start,
-                end: end.as_deref(),
-            },
+            Command::DeleteRange { start, end } => {
+                CommandRef::DeleteRange { start, end: end.as_deref() }
+            }
             Command::CompareAndSet { key, expect, value } => {
                 let expect = match expect {
                     Expect::Absent => ExpectRef::Absent,
                     Expect::Value(bytes) => ExpectRef::Value(bytes),
                     Expect::Revision(revision) => ExpectRef::Revision(*revision),
                 };
-                CommandRef::CompareAndSet {
-                    key,
-                    expect,
-                    value: value.as_deref(),
-                }
+                CommandRef::CompareAndSet { key, expect, value: value.as_deref() }
             }
-            Command::SessionOpen {
-                ttl_ms,
-                nonce,
-                label,
-            } => CommandRef::SessionOpen {
-                ttl_ms: *ttl_ms,
-                nonce: *nonce,
-                label,
-            },
+            Command::SessionOpen { ttl_ms, nonce, label } => {
+                CommandRef::SessionOpen { ttl_ms: *ttl_ms, nonce: *nonce, label }
+            }
             Command::SessionClose { session } => CommandRef::SessionClose { session: *session },
-            Command::SessionExpire {
-                session,
-                generation,
-            } => CommandRef::SessionExpire {
-                session: *session,
-                generation: *generation,
-            },
+            Command::SessionExpire { session, generation } => {
+                CommandRef::SessionExpire { session: *session, generation: *generation }
+            }
             Command::LockAcquire { name, wait } => CommandRef::LockAcquire { name, wait: *wait },
-            Command::LockRelease { name, token } => CommandRef::LockRelease {
-                name,
-                token: *token,
-            },
-            Command::LockCancel {
-                name,
-                session,
-                sequence,
-            } => CommandRef::LockCancel {
-                name,
-                session: *session,
-                sequence: *sequence,
-            },
+            Command::LockRelease { name, token } => CommandRef::LockRelease { name, token: *token },
+            Command::LockCancel { name, session, sequence } => {
+                CommandRef::LockCancel { name, session: *session, sequence: *sequence }
+            }
         }
     }
 
@@ -324,11 +262,7 @@ fn check_name(what: &'static str, name: &[u8]) -> Result<(), CommandError> {
 
 fn at_most(what: &'static str, part: &[u8], max: usize) -> Result<(), CommandError> {
     if part.len() > max {
-        return Err(CommandError::TooLong {
-            what,
-            bytes: part.len(),
-            max,
-        });
+        return Err(CommandError::TooLong { what, bytes: part.len(), max });
     }
     Ok(())
 }

@@ -117,11 +117,7 @@ pub fn encode_command(origin: Origin, command: &Command, out: &mut BytesMut) {
 
 /// [`encode_command`] of a borrowed command.
 pub fn encode_command_ref(origin: Origin, command: &CommandRef<'_>, out: &mut BytesMut) {
-    assert_eq!(
-        command.check(origin),
-        Ok(()),
-        "commands are checked before they are encoded"
-    );
+    assert_eq!(command.check(origin), Ok(()), "commands are checked before they are encoded");
     let mut number = [0; 16];
     let parts = Parts::of(command, &mut number);
     let bytes = parts.encoded_bytes();
@@ -169,18 +165,9 @@ impl EntryBuilder {
 
     /// Adds one command as [`encode_command`] wrote it.
     pub fn push(&mut self, encoded_command: &[u8]) {
-        assert!(
-            self.bytes.len() >= ENTRY_HEADER_BYTES,
-            "begin comes before push"
-        );
-        let stated = Reader::new(encoded_command)
-            .u32()
-            .map(|bytes| bytes as usize);
-        assert_eq!(
-            stated,
-            Some(encoded_command.len()),
-            "one whole command at a time"
-        );
+        assert!(self.bytes.len() >= ENTRY_HEADER_BYTES, "begin comes before push");
+        let stated = Reader::new(encoded_command).u32().map(|bytes| bytes as usize);
+        assert_eq!(stated, Some(encoded_command.len()), "one whole command at a time");
         self.bytes.put_slice(encoded_command);
         self.count += 1;
     }
@@ -201,9 +188,7 @@ impl EntryBuilder {
     pub fn finish(&mut self) -> Bytes {
         assert!(self.count > 0, "an entry holds at least one command");
         let (_, after) = self.bytes.split_at_mut(COUNT_OFFSET);
-        let (field, _) = after
-            .split_first_chunk_mut()
-            .expect("begin wrote the header");
+        let (field, _) = after.split_first_chunk_mut().expect("begin wrote the header");
         *field = self.count.to_le_bytes();
         self.count = 0;
         self.bytes.split().freeze()
@@ -246,9 +231,7 @@ impl<'a> EntryReader<'a> {
 
     fn open_header(payload: &'a [u8]) -> Result<EntryReader<'a>, EntryError> {
         let mut reader = Reader::new(payload);
-        let cut = || EntryError::Header {
-            bytes: payload.len(),
-        };
+        let cut = || EntryError::Header { bytes: payload.len() };
         let version = reader.u16().ok_or_else(cut)?;
         if version != ENTRY_VERSION {
             return Err(EntryError::Version { found: version });
@@ -259,16 +242,8 @@ impl<'a> EntryReader<'a> {
         let commands = reader.take(reader.remaining()).unwrap_or_default();
         match (reserved, count) {
             (0, 0) => Err(EntryError::Empty),
-            (0, _) => Ok(EntryReader {
-                time_ms,
-                count,
-                commands,
-            }),
-            _ => Err(EntryError::Form {
-                position: 0,
-                kind: 0,
-                variant: 0,
-            }),
+            (0, _) => Ok(EntryReader { time_ms, count, commands }),
+            _ => Err(EntryError::Form { position: 0, kind: 0, variant: 0 }),
         }
     }
 
@@ -286,9 +261,7 @@ impl<'a> EntryReader<'a> {
     pub fn commands(&self) -> impl Iterator<Item = Decoded<'a>> + use<'a> {
         let mut reader = Reader::new(self.commands);
         (0..self.count).map(move |position| {
-            decode_command(&mut reader, position)
-                .expect("open has checked every command")
-                .0
+            decode_command(&mut reader, position).expect("open has checked every command").0
         })
     }
 }
@@ -304,37 +277,18 @@ struct Parts<'a> {
     expected: &'a [u8],
 }
 
-const NO_PARTS: Parts<'static> = Parts {
-    kind: 0,
-    variant: 0,
-    argument: 0,
-    key: &[],
-    value: &[],
-    expected: &[],
-};
+const NO_PARTS: Parts<'static> =
+    Parts { kind: 0, variant: 0, argument: 0, key: &[], value: &[], expected: &[] };
 
 impl<'a> Parts<'a> {
     /// `number` lends its bytes to a number that does not fit the argument.
     fn of(command: &CommandRef<'a>, number: &'a mut [u8; 16]) -> Parts<'a> {
         match *command {
-            CommandRef::Put { key, value } => Parts {
-                kind: PUT,
-                key,
-                value,
-                ..NO_PARTS
-            },
-            CommandRef::Delete { key } => Parts {
-                kind: DELETE,
-                key,
-                ..NO_PARTS
-            },
+            CommandRef::Put { key, value } => Parts { kind: PUT, key, value, ..NO_PARTS },
+            CommandRef::Delete { key } => Parts { kind: DELETE, key, ..NO_PARTS },
             CommandRef::DeleteRange { start, end } => Parts {
                 kind: DELETE_RANGE,
-                variant: if end.is_some() {
-                    RANGE_BOUNDED
-                } else {
-                    RANGE_OPEN
-                },
+                variant: if end.is_some() { RANGE_BOUNDED } else { RANGE_OPEN },
                 key: start,
                 value: end.unwrap_or_default(),
                 ..NO_PARTS
@@ -342,69 +296,31 @@ impl<'a> Parts<'a> {
             CommandRef::CompareAndSet { key, expect, value } => {
                 Parts::of_compare_and_set(key, expect, value)
             }
-            CommandRef::SessionOpen {
-                ttl_ms,
-                nonce,
-                label,
-            } => {
+            CommandRef::SessionOpen { ttl_ms, nonce, label } => {
                 *number = nonce.to_le_bytes();
                 let value = number.as_slice();
-                Parts {
-                    kind: SESSION_OPEN,
-                    argument: ttl_ms,
-                    key: label,
-                    value,
-                    ..NO_PARTS
-                }
+                Parts { kind: SESSION_OPEN, argument: ttl_ms, key: label, value, ..NO_PARTS }
             }
-            CommandRef::SessionClose { session } => Parts {
-                kind: SESSION_CLOSE,
-                argument: session,
-                ..NO_PARTS
-            },
-            CommandRef::SessionExpire {
-                session,
-                generation,
-            } => {
+            CommandRef::SessionClose { session } => {
+                Parts { kind: SESSION_CLOSE, argument: session, ..NO_PARTS }
+            }
+            CommandRef::SessionExpire { session, generation } => {
                 let value = eight_bytes(number, generation);
-                Parts {
-                    kind: SESSION_EXPIRE,
-                    argument: session,
-                    value,
-                    ..NO_PARTS
-                }
+                Parts { kind: SESSION_EXPIRE, argument: session, value, ..NO_PARTS }
             }
             CommandRef::LockAcquire { name, wait } => {
                 let variant = match wait {
                     Wait::Try => WAIT_TRY,
                     Wait::Queue => WAIT_QUEUE,
                 };
-                Parts {
-                    kind: LOCK_ACQUIRE,
-                    variant,
-                    key: name,
-                    ..NO_PARTS
-                }
+                Parts { kind: LOCK_ACQUIRE, variant, key: name, ..NO_PARTS }
             }
-            CommandRef::LockRelease { name, token } => Parts {
-                kind: LOCK_RELEASE,
-                argument: token,
-                key: name,
-                ..NO_PARTS
-            },
-            CommandRef::LockCancel {
-                name,
-                session,
-                sequence,
-            } => {
+            CommandRef::LockRelease { name, token } => {
+                Parts { kind: LOCK_RELEASE, argument: token, key: name, ..NO_PARTS }
+            }
+            CommandRef::LockCancel { name, session, sequence } => {
                 let value = eight_bytes(number, sequence);
-                Parts {
-                    kind: LOCK_CANCEL,
-                    argument: session,
-                    key: name,
-                    value,
-                    ..NO_PARTS
-                }
+                Parts { kind: LOCK_CANCEL, argument: session, key: name, value, ..NO_PARTS }
             }
         }
     }
@@ -437,24 +353,14 @@ impl<'a> Parts<'a> {
 
     /// `None` for an unknown kind or variant, or a field in use that its kind leaves empty.
     fn to_command(&self) -> Option<CommandRef<'a>> {
-        let Parts {
-            argument,
-            key,
-            value,
-            expected,
-            ..
-        } = *self;
+        let Parts { argument, key, value, expected, .. } = *self;
         let command = match (self.kind, self.variant) {
             (PUT, 0) => CommandRef::Put { key, value },
             (DELETE, 0) => CommandRef::Delete { key },
-            (DELETE_RANGE, RANGE_OPEN) => CommandRef::DeleteRange {
-                start: key,
-                end: None,
-            },
-            (DELETE_RANGE, RANGE_BOUNDED) => CommandRef::DeleteRange {
-                start: key,
-                end: Some(value),
-            },
+            (DELETE_RANGE, RANGE_OPEN) => CommandRef::DeleteRange { start: key, end: None },
+            (DELETE_RANGE, RANGE_BOUNDED) => {
+                CommandRef::DeleteRange { start: key, end: Some(value) }
+            }
             (COMPARE_AND_SET, variant) => {
                 let expect = match variant & !WITH_VALUE {
                     EXPECT_ABSENT => ExpectRef::Absent,
@@ -467,39 +373,19 @@ impl<'a> Parts<'a> {
             }
             (SESSION_OPEN, 0) => {
                 let nonce = u128::from_le_bytes(value.try_into().ok()?);
-                CommandRef::SessionOpen {
-                    ttl_ms: argument,
-                    nonce,
-                    label: key,
-                }
+                CommandRef::SessionOpen { ttl_ms: argument, nonce, label: key }
             }
             (SESSION_CLOSE, 0) => CommandRef::SessionClose { session: argument },
             (SESSION_EXPIRE, 0) => {
                 let generation = u64::from_le_bytes(value.try_into().ok()?);
-                CommandRef::SessionExpire {
-                    session: argument,
-                    generation,
-                }
+                CommandRef::SessionExpire { session: argument, generation }
             }
-            (LOCK_ACQUIRE, WAIT_TRY) => CommandRef::LockAcquire {
-                name: key,
-                wait: Wait::Try,
-            },
-            (LOCK_ACQUIRE, WAIT_QUEUE) => CommandRef::LockAcquire {
-                name: key,
-                wait: Wait::Queue,
-            },
-            (LOCK_RELEASE, 0) => CommandRef::LockRelease {
-                name: key,
-                token: argument,
-            },
+            (LOCK_ACQUIRE, WAIT_TRY) => CommandRef::LockAcquire { name: key, wait: Wait::Try },
+            (LOCK_ACQUIRE, WAIT_QUEUE) => CommandRef::LockAcquire { name: key, wait: Wait::Queue },
+            (LOCK_RELEASE, 0) => CommandRef::LockRelease { name: key, token: argument },
             (LOCK_CANCEL, 0) => {
                 let sequence = u64::from_le_bytes(value.try_into().ok()?);
-                CommandRef::LockCancel {
-                    name: key,
-                    session: argument,
-                    sequence,
-                }
+                CommandRef::LockCancel { name: key, session: argument, sequence }
             }
             _ => return None,
         };
@@ -519,9 +405,7 @@ impl<'a> Parts<'a> {
 }
 
 fn eight_bytes(number: &mut [u8; 16], value: u64) -> &[u8] {
-    let (low, _) = number
-        .split_first_chunk_mut::<8>()
-        .expect("8 is less than 16");
+    let (low, _) = number.split_first_chunk_mut::<8>().expect("8 is less than 16");
     *low = value.to_le_bytes();
     low.as_slice()
 }
@@ -533,23 +417,10 @@ fn decode_command<'a>(
 ) -> Result<(Decoded<'a>, &'a [u8]), EntryError> {
     let wrong_length = EntryError::Length { position };
     let (parts, origin, value_checksum) = decode_parts(reader).ok_or(wrong_length)?;
-    let form = EntryError::Form {
-        position,
-        kind: parts.kind,
-        variant: parts.variant,
-    };
+    let form = EntryError::Form { position, kind: parts.kind, variant: parts.variant };
     let command = parts.to_command().ok_or(form)?;
-    command
-        .check(origin)
-        .map_err(|source| EntryError::Limit { position, source })?;
-    Ok((
-        Decoded {
-            origin,
-            command,
-            value_checksum,
-        },
-        parts.value,
-    ))
+    command.check(origin).map_err(|source| EntryError::Limit { position, source })?;
+    Ok((Decoded { origin, command, value_checksum }, parts.value))
 }
 
 /// `None` when the lengths contradict each other or the padding is not zero.
@@ -568,22 +439,11 @@ fn decode_parts<'a>(reader: &mut Reader<'a>) -> Option<(Parts<'a>, Origin, u32)>
     };
     let argument = command.u64()?;
     let compares = kind == COMPARE_AND_SET && variant & EXPECT_MASK == EXPECT_VALUE;
-    let expected_bytes = if compares {
-        usize::try_from(argument).ok()?
-    } else {
-        0
-    };
+    let expected_bytes = if compares { usize::try_from(argument).ok()? } else { 0 };
     let key = command.take(key_bytes)?;
     let value = command.take(value_bytes)?;
     let expected = command.take(expected_bytes)?;
-    let parts = Parts {
-        kind,
-        variant,
-        argument,
-        key,
-        value,
-        expected,
-    };
+    let parts = Parts { kind, variant, argument, key, value, expected };
     let padding = parts.encoded_bytes() - COMMAND_HEADER_BYTES - key_bytes - value_bytes;
     let padding = command.take(padding - expected_bytes)?;
     let sound = parts.encoded_bytes() == bytes && padding.iter().all(|&byte| byte == 0);
@@ -594,10 +454,6 @@ fn decode_parts<'a>(reader: &mut Reader<'a>) -> Option<(Parts<'a>, Origin, u32)>
 fn verify_value(position: u32, value: &[u8], stated: u32) -> Result<(), EntryError> {
     match crc32fast::hash(value) {
         found if found == stated => Ok(()),
-        found => Err(EntryError::Checksum {
-            position,
-            stated,
-            found,
-        }),
+        found => Err(EntryError::Checksum { position, stated, found }),
     }
 }

@@ -70,18 +70,12 @@ impl Item {
     /// `key` is the hash so far, with the key absorbed.
     fn hash(&self, key: ItemHash) -> u128 {
         let value = self.value.len() as u64 | u64::from(self.checksum) << 32;
-        key.words([
-            value,
-            self.create_revision,
-            self.mod_revision,
-            self.version,
-            self.session,
-        ])
-        .finish()
+        key.words([value, self.create_revision, self.mod_revision, self.version, self.session])
+            .finish()
     }
 
-    fn encoded_bytes(&self, key: &[u8]) -> u64 {
-        snapshot::key_bytes(key.len(), self.value.len())
+    fn encoded_bytes(&self, key: &Key) -> u64 {
+        snapshot::key_bytes(key.as_slice().len(), self.value.len())
     }
 }
 
@@ -99,11 +93,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new() -> Keys {
-        Keys {
-            table: Table::new(),
-            sum: 0,
-            bytes: 0,
-        }
+        Keys { table: Table::new(), sum: 0, bytes: 0 }
     }
 
     pub(super) fn sum(&self) -> u128 {
@@ -120,12 +110,12 @@ impl Keys {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<ItemRef<'_>> {
-        self.table.get(key).map(Item::to_ref)
+        self.table.get(&Key::new(key)).map(Item::to_ref)
     }
 
     /// 0 when the key does not exist.
     pub(super) fn mod_revision(&self, key: &[u8]) -> u64 {
-        self.table.get(key).map_or(0, |item| item.mod_revision)
+        self.table.get(&Key::new(key)).map_or(0, |item| item.mod_revision)
     }
 
     pub(super) fn range<'a>(
@@ -133,14 +123,15 @@ impl Keys {
         start: &[u8],
         end: Option<&[u8]>,
     ) -> impl Iterator<Item = (&'a [u8], ItemRef<'a>)> + use<'a> {
-        let end = end.map(|end| end.max(start));
+        let end = end.map(|end| Key::new(end.max(start)));
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let items = self.table.range::<[u8], _>((Bound::Included(start), end));
+        let start = Bound::Included(Key::new(start));
+        let items = self.table.range((start, end));
         items.map(|(key, item)| (key.as_slice(), item.to_ref()))
     }
 
     pub(super) fn holds(&self, key: &[u8], expect: ExpectRef<'_>) -> bool {
-        let item = self.table.get(key);
+        let item = self.table.get(&Key::new(key));
         match expect {
             ExpectRef::Absent => item.is_none(),
             ExpectRef::Value(expected) => item.is_some_and(|item| *item.value == *expected),
@@ -149,8 +140,8 @@ impl Keys {
     }
 
     pub(super) fn put(&mut self, revision: u64, key: &[u8], value: &[u8], checksum: u32) {
-        let hash = hash_key(key);
-        let Some(item) = self.table.get_mut(key) else {
+        let (hash, key) = (hash_key(key), Key::new(key));
+        let Some(item) = self.table.get_mut(&key) else {
             let item = Item {
                 value: value.into(),
                 checksum,
@@ -159,16 +150,20 @@ impl Keys {
                 version: 1,
                 session: 0,
             };
-            return self.add(Key::new(key), hash, item);
+            return self.add(key, hash, item);
         };
-        let (sum, bytes) = (item.hash(hash), item.encoded_bytes(key));
+        let (sum, bytes) = (item.hash(hash), item.encoded_bytes(&key));
         item.overwrite(revision, value, checksum);
         self.sum = self.sum.wrapping_sub(sum).wrapping_add(item.hash(hash));
-        self.bytes = self.bytes - bytes + item.encoded_bytes(key);
+        self.bytes = self.bytes - bytes + item.encoded_bytes(&key);
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) -> bool {
-        let look = |item: &Item| (item.hash(hash_key(key)), item.encoded_bytes(key));
+        self.delete_key(&Key::new(key))
+    }
+
+    fn delete_key(&mut self, key: &Key) -> bool {
+        let look = |item: &Item| (item.hash(hash_key(key.as_slice())), item.encoded_bytes(key));
         let Some((sum, bytes)) = self.table.remove(key, look) else {
             return false;
         };
@@ -181,7 +176,7 @@ impl Keys {
     pub(super) fn delete_range(&mut self, start: &[u8], end: Option<&[u8]>) -> u64 {
         let mut deleted = 0;
         while let Some(first) = self.first_key(start, end) {
-            self.delete(first.as_slice());
+            self.delete_key(&first);
             deleted += 1;
         }
         deleted
@@ -201,7 +196,7 @@ impl Keys {
 
     fn add(&mut self, key: Key, hash: ItemHash, item: Item) {
         self.sum = self.sum.wrapping_add(item.hash(hash));
-        self.bytes += item.encoded_bytes(key.as_slice());
+        self.bytes += item.encoded_bytes(&key);
         self.table.insert(key, item);
     }
 }

@@ -105,24 +105,13 @@ impl State {
         payload: &[u8],
         out: &mut Vec<Applied>,
     ) -> Result<(), ApplyError> {
-        assert_eq!(
-            index,
-            self.applied_index + 1,
-            "entries are applied in order, none left out"
-        );
+        assert_eq!(index, self.applied_index + 1, "entries are applied in order, none left out");
         let entry = EntryReader::open(payload).map_err(|source| ApplyError { index, source })?;
         self.time_ms = self.time_ms.max(entry.time_ms());
         for (position, decoded) in (0..).zip(entry.commands()) {
-            let Origin {
-                session, sequence, ..
-            } = decoded.origin;
+            let Origin { session, sequence, .. } = decoded.origin;
             let outcome = self.execute(&decoded);
-            out.push(Applied {
-                session,
-                sequence,
-                position,
-                outcome,
-            });
+            out.push(Applied { session, sequence, position, outcome });
             out.append(&mut self.resolved);
         }
         self.applied_index = index;
@@ -189,11 +178,23 @@ impl State {
         false
     }
 
+    /// The items from `start` to before `end` (`None`: no end), in key order.
+    pub fn scan<'a>(
+        &'a self,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> impl Iterator<Item = (&'a [u8], ItemRef<'a>)> + use<'a> {
+        self.keys.range(start, end)
+    }
+
+    /// How many locks are held.
+    pub fn locks_count(&self) -> usize {
+        self.locks.table.len()
+    }
+
     /// The living sessions as (number, generation, time to live in milliseconds), in order.
     pub fn sessions(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.sessions
-            .iter()
-            .map(|view| (view.session, view.generation, view.ttl_ms))
+        self.sessions.iter().map(|view| (view.session, view.generation, view.ttl_ms))
     }
 
     /// How many sessions live.
@@ -213,19 +214,13 @@ impl State {
 
     /// The queued acquires as (session, sequence, lock name), lock after lock, each queue in order.
     pub fn waiters(&self) -> impl Iterator<Item = (u64, u64, &[u8])> {
-        self.locks
-            .waiters()
-            .map(|(claim, name)| (claim.session, claim.sequence, name))
+        self.locks.waiters().map(|(claim, name)| (claim.session, claim.sequence, name))
     }
 
     /// The hash of everything but the applied index: equal on replicas that applied the same
     /// entries. Kept up to date with each change, so that asking is cheap.
     pub fn hash(&self) -> u128 {
-        let sum = self
-            .keys
-            .sum()
-            .wrapping_add(self.sessions.sum())
-            .wrapping_add(self.locks.sum());
+        let sum = self.keys.sum().wrapping_add(self.sessions.sum()).wrapping_add(self.locks.sum());
         sum.wrapping_add(self.hash_scalars())
     }
 
@@ -234,40 +229,29 @@ impl State {
     pub fn recompute_hash(&self) -> u128 {
         let keys = self.keys.recompute_sum();
         let sum = keys.wrapping_add(self.sessions.recompute_sum());
-        sum.wrapping_add(self.locks.recompute_sum())
-            .wrapping_add(self.hash_scalars())
+        sum.wrapping_add(self.locks.recompute_sum()).wrapping_add(self.hash_scalars())
     }
 
     fn hash_scalars(&self) -> u128 {
-        let words = [
-            self.time_ms,
-            self.revision,
-            self.locks.grants,
-            self.sessions.opened,
-        ];
+        let words = [self.time_ms, self.revision, self.locks.grants, self.sessions.opened];
         ItemHash::new(Domain::Scalars).words(words).finish()
     }
 
     fn execute(&mut self, decoded: &Decoded<'_>) -> Outcome {
         match decoded.command {
-            CommandRef::SessionOpen {
-                ttl_ms,
-                nonce,
-                label,
-            } => self.sessions.open(ttl_ms, nonce, label),
+            CommandRef::SessionOpen { ttl_ms, nonce, label } => {
+                self.sessions.open(ttl_ms, nonce, label)
+            }
             CommandRef::SessionClose { session } => self.end_session(session),
-            CommandRef::SessionExpire {
-                session,
-                generation,
-            } => match self.sessions.view(session) {
-                Some(view) if view.generation == generation => self.end_session(session),
-                _ => Outcome::SessionClosed { existed: false },
-            },
-            CommandRef::LockCancel {
-                name,
-                session,
-                sequence,
-            } => self.cancel(name, Claim { session, sequence }),
+            CommandRef::SessionExpire { session, generation } => {
+                match self.sessions.view(session) {
+                    Some(view) if view.generation == generation => self.end_session(session),
+                    _ => Outcome::SessionClosed { existed: false },
+                }
+            }
+            CommandRef::LockCancel { name, session, sequence } => {
+                self.cancel(name, Claim { session, sequence })
+            }
             CommandRef::Put { .. }
             | CommandRef::Delete { .. }
             | CommandRef::DeleteRange { .. }
@@ -296,9 +280,7 @@ impl State {
     }
 
     fn perform(&mut self, decoded: &Decoded<'_>) -> Outcome {
-        let Origin {
-            session, sequence, ..
-        } = decoded.origin;
+        let Origin { session, sequence, .. } = decoded.origin;
         let checksum = decoded.value_checksum;
         match decoded.command {
             CommandRef::Put { key, value } => self.put(key, value, checksum),
@@ -316,11 +298,7 @@ impl State {
                     self.set(key, value, checksum);
                 }
                 let mod_revision = self.keys.mod_revision(key);
-                Outcome::CompareAndSet {
-                    revision: self.revision,
-                    swapped,
-                    mod_revision,
-                }
+                Outcome::CompareAndSet { revision: self.revision, swapped, mod_revision }
             }
             CommandRef::LockAcquire { name, wait } => {
                 self.locks.acquire(name, Claim { session, sequence }, wait)
@@ -336,9 +314,7 @@ impl State {
     fn put(&mut self, key: &[u8], value: &[u8], checksum: u32) -> Outcome {
         self.revision += 1;
         self.keys.put(self.revision, key, value, checksum);
-        Outcome::Put {
-            revision: self.revision,
-        }
+        Outcome::Put { revision: self.revision }
     }
 
     fn set(&mut self, key: &[u8], value: Option<&[u8]>, checksum: u32) {
@@ -353,10 +329,7 @@ impl State {
     /// Raises the revision if keys were removed.
     fn deleted(&mut self, deleted: u64) -> Outcome {
         self.revision += u64::from(deleted > 0);
-        Outcome::Deleted {
-            revision: self.revision,
-            deleted,
-        }
+        Outcome::Deleted { revision: self.revision, deleted }
     }
 
     fn release(&mut self, name: &[u8], session: u64, token: u64) -> Outcome {
@@ -372,8 +345,7 @@ impl State {
     fn cancel(&mut self, name: &[u8], claim: Claim) -> Outcome {
         let existed = self.locks.withdraw(name, claim);
         if existed {
-            self.sessions
-                .resolve(claim.session, claim.sequence, Outcome::NotAcquired);
+            self.sessions.resolve(claim.session, claim.sequence, Outcome::NotAcquired);
             self.answer_later(claim, Outcome::NotAcquired);
         }
         Outcome::Cancelled { existed }
@@ -404,19 +376,13 @@ impl State {
 
     fn grant_all(&mut self, grants: impl IntoIterator<Item = Grant>) {
         for Grant { claim, token } in grants {
-            self.sessions
-                .resolve(claim.session, claim.sequence, Outcome::Granted { token });
+            self.sessions.resolve(claim.session, claim.sequence, Outcome::Granted { token });
             self.answer_later(claim, Outcome::Granted { token });
         }
     }
 
     fn answer_later(&mut self, claim: Claim, outcome: Outcome) {
         let Claim { session, sequence } = claim;
-        self.resolved.push(Applied {
-            session,
-            sequence,
-            position: RESOLVED,
-            outcome,
-        });
+        self.resolved.push(Applied { session, sequence, position: RESOLVED, outcome });
     }
 }

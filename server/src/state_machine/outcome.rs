@@ -98,16 +98,12 @@ impl Outcome {
         match self {
             Outcome::Put { revision } => Some([1, revision, 0]),
             Outcome::Deleted { revision, deleted } => Some([2, revision, deleted]),
-            Outcome::CompareAndSet {
-                revision,
-                swapped: false,
-                mod_revision,
-            } => Some([3, revision, mod_revision]),
-            Outcome::CompareAndSet {
-                revision,
-                swapped: true,
-                mod_revision,
-            } => Some([4, revision, mod_revision]),
+            Outcome::CompareAndSet { revision, swapped: false, mod_revision } => {
+                Some([3, revision, mod_revision])
+            }
+            Outcome::CompareAndSet { revision, swapped: true, mod_revision } => {
+                Some([4, revision, mod_revision])
+            }
             Outcome::Granted { token } => Some([5, token, 0]),
             Outcome::NotAcquired => Some([6, 0, 0]),
             Outcome::Queued => Some([7, 0, 0]),
@@ -128,15 +124,10 @@ impl Outcome {
         let [tag, first, second] = words;
         let outcome = match tag {
             1 => Outcome::Put { revision: first },
-            2 => Outcome::Deleted {
-                revision: first,
-                deleted: second,
-            },
-            3 | 4 => Outcome::CompareAndSet {
-                revision: first,
-                swapped: tag == 4,
-                mod_revision: second,
-            },
+            2 => Outcome::Deleted { revision: first, deleted: second },
+            3 | 4 => {
+                Outcome::CompareAndSet { revision: first, swapped: tag == 4, mod_revision: second }
+            }
             5 => Outcome::Granted { token: first },
             6 => Outcome::NotAcquired,
             7 => Outcome::Queued,

@@ -104,11 +104,7 @@ impl Default for Restorer {
 impl Restorer {
     /// A restorer that has seen no bytes.
     pub fn new() -> Restorer {
-        Restorer {
-            buffer: Vec::new(),
-            header: None,
-            state: State::new(),
-        }
+        Restorer { buffer: Vec::new(), header: None, state: State::new() }
     }
 
     /// Takes the next bytes. After an error every later call reports it again.
@@ -142,10 +138,7 @@ impl Restorer {
         }
         match self.state.hash() {
             found if found == header.hash => Ok(self.state),
-            found => Err(RestoreError::Hash {
-                stated: header.hash,
-                found,
-            }),
+            found => Err(RestoreError::Hash { stated: header.hash, found }),
         }
     }
 
@@ -161,9 +154,7 @@ impl Restorer {
         while reader.remaining() > 0 {
             match self.decode_next(*reader)? {
                 Step::Took(bytes) => {
-                    reader
-                        .take(bytes)
-                        .expect("the record was just decoded from these");
+                    reader.take(bytes).expect("the record was just decoded from these");
                 }
                 Step::Wait => break,
             }
@@ -187,11 +178,7 @@ impl Restorer {
         } else {
             return Err(RestoreError::Trailing);
         };
-        step.map_err(|problem| RestoreError::Item {
-            kind,
-            number,
-            problem,
-        })
+        step.map_err(|problem| RestoreError::Item { kind, number, problem })
     }
 
     fn take_header(&mut self, reader: Reader<'_>) -> Result<Step, RestoreError> {
@@ -231,9 +218,7 @@ impl Restorer {
         let Some((name, lock)) = decode_lock(&mut reader)? else {
             return Ok(Step::Wait);
         };
-        let State {
-            locks, sessions, ..
-        } = &mut self.state;
+        let State { locks, sessions, .. } = &mut self.state;
         if locks.table.last_key().is_some_and(|last| *last >= name) {
             return Err("it is out of order");
         }
@@ -250,21 +235,10 @@ impl Restorer {
         let Some((key, item)) = decode_key(&mut reader)? else {
             return Ok(Step::Wait);
         };
-        if self
-            .state
-            .keys
-            .table
-            .last_key()
-            .is_some_and(|last| *last >= key)
-        {
+        if self.state.keys.table.last_key().is_some_and(|last| *last >= key) {
             return Err("it is out of order");
         }
-        let Item {
-            create_revision,
-            mod_revision,
-            version,
-            ..
-        } = item;
+        let Item { create_revision, mod_revision, version, .. } = item;
         let ordered = version <= mod_revision && create_revision <= mod_revision;
         if !ordered || mod_revision > self.state.revision {
             return Err("its revisions do not fit the store's");
@@ -277,10 +251,9 @@ impl Restorer {
 /// `Ok(None)` here and below: the record is not there whole.
 fn decode_header(mut reader: Reader<'_>) -> Result<Option<Header>, RestoreError> {
     let mut checked = reader;
-    let (Some(checked), true) = (
-        checked.take(HEADER_CHECKED_BYTES),
-        reader.remaining() >= HEADER_BYTES,
-    ) else {
+    let (Some(checked), true) =
+        (checked.take(HEADER_CHECKED_BYTES), reader.remaining() >= HEADER_BYTES)
+    else {
         return Ok(None);
     };
     if reader.take(MAGIC.len()) != Some(&MAGIC) {
@@ -294,14 +267,7 @@ fn decode_header(mut reader: Reader<'_>) -> Result<Option<Header>, RestoreError>
     if checksum != crc32fast::hash(checked) || (reserved, end) != (0, 0) {
         return Err(RestoreError::HeaderChecksum);
     }
-    let Header {
-        applied_index,
-        time_ms,
-        revision,
-        grants,
-        sessions_opened,
-        ..
-    } = header;
+    let Header { applied_index, time_ms, revision, grants, sessions_opened, .. } = header;
     let counters = [applied_index, time_ms, revision, grants, sessions_opened];
     if counters.into_iter().any(|counter| counter > COUNTER_MAX) {
         return Err(RestoreError::Counter);
@@ -337,10 +303,9 @@ fn decode_session(reader: &mut Reader<'_>) -> Result<Option<(u64, Session)>, Pro
     if session.lowest == 0 || session.generation == 0 || session.generation > COUNTER_MAX {
         return Err("its window or generation cannot be");
     }
-    let (Some(label), Some(answers)) = (
-        reader.take(label_bytes),
-        reader.take(answers * ANSWER_BYTES),
-    ) else {
+    let (Some(label), Some(answers)) =
+        (reader.take(label_bytes), reader.take(answers * ANSWER_BYTES))
+    else {
         return Ok(None);
     };
     session.label = label.into();
@@ -369,18 +334,14 @@ fn decode_window(lowest: u64, answers: &[u8]) -> Result<VecDeque<Option<Outcome>
     let mut window = VecDeque::new();
     let mut reader = Reader::new(answers);
     while let Some((sequence, words)) = read_answer(&mut reader) {
-        let place = sequence
-            .checked_sub(lowest)
-            .filter(|place| *place < SESSION_WINDOW);
+        let place = sequence.checked_sub(lowest).filter(|place| *place < SESSION_WINDOW);
         let place = place.ok_or("an answer lies outside its window")?;
         let place = usize::try_from(place).expect("less than the window");
         if place < window.len() {
             return Err("its answers are out of order");
         }
         window.resize(place, None);
-        window.push_back(Some(
-            Outcome::from_words(words).ok_or("an answer is of no known form")?,
-        ));
+        window.push_back(Some(Outcome::from_words(words).ok_or("an answer is of no known form")?));
     }
     Ok(window)
 }
@@ -430,17 +391,11 @@ fn read_lock_header(reader: &mut Reader<'_>) -> Option<(Lock, usize, usize)> {
 }
 
 fn read_claim(reader: &mut Reader<'_>) -> Option<Claim> {
-    Some(Claim {
-        session: reader.u64()?,
-        sequence: reader.u64()?,
-    })
+    Some(Claim { session: reader.u64()?, sequence: reader.u64()? })
 }
 
 fn read_waiter(reader: &mut Reader<'_>) -> Option<Waiter> {
-    Some(Waiter {
-        claim: read_claim(reader)?,
-        ticket: reader.u64()?,
-    })
+    Some(Waiter { claim: read_claim(reader)?, ticket: reader.u64()? })
 }
 
 /// Every claim has a living session, waits in its window if it waits, and is made once.
@@ -449,10 +404,7 @@ fn check_claims(lock: &Lock, locks: &Locks, sessions: &Sessions) -> Result<(), P
         return Err("its holder is no session");
     }
     let waiting = lock.waiters.iter().map(|waiter| waiter.claim);
-    if waiting
-        .clone()
-        .any(|claim| !sessions.is_queued(claim.session, claim.sequence))
-    {
+    if waiting.clone().any(|claim| !sessions.is_queued(claim.session, claim.sequence)) {
         return Err("a waiter's session does not know that it waits");
     }
     let mut claims = waiting.chain([lock.holder]).collect::<Vec<_>>();
@@ -468,12 +420,7 @@ fn decode_key(reader: &mut Reader<'_>) -> Result<Option<(Key, Item)>, Problem> {
     let Some(record) = read_key_header(reader) else {
         return Ok(None);
     };
-    let KeyRecord {
-        mut item,
-        key_bytes,
-        value_bytes,
-        reserved,
-    } = record;
+    let KeyRecord { mut item, key_bytes, value_bytes, reserved } = record;
     if key_bytes == 0 || key_bytes > KEY_BYTES_MAX || value_bytes > VALUE_BYTES_MAX {
         return Err("it states a length beyond its limit");
     }
@@ -512,10 +459,5 @@ fn read_key_header(reader: &mut Reader<'_>) -> Option<KeyRecord> {
         session: reader.u64()?,
     };
     assert_eq!(before - reader.remaining(), KEY_HEADER_BYTES);
-    Some(KeyRecord {
-        item,
-        key_bytes,
-        value_bytes,
-        reserved,
-    })
+    Some(KeyRecord { item, key_bytes, value_bytes, reserved })
 }

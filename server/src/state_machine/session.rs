@@ -52,17 +52,11 @@ impl Session {
     fn hash(&self, id: u64) -> u128 {
         let words = [id, self.generation, self.ttl_ms];
         let nonce = [low_word(self.nonce), low_word(self.nonce >> 64)];
-        ItemHash::new(Domain::Session)
-            .words(words)
-            .words(nonce)
-            .bytes(&self.label)
-            .finish()
+        ItemHash::new(Domain::Session).words(words).words(nonce).bytes(&self.label).finish()
     }
 
     fn hash_with_window(&self, id: u64) -> u128 {
-        let answers = self
-            .answers()
-            .map(|(sequence, answer)| hash_answer(id, sequence, answer));
+        let answers = self.answers().map(|(sequence, answer)| hash_answer(id, sequence, answer));
         let sum = answers.fold(self.hash(id), u128::wrapping_add);
         sum.wrapping_add(hash_lowest(id, self.lowest))
     }
@@ -85,10 +79,7 @@ enum Place {
     Above,
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the low word is what is asked for"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the low word is what is asked for")]
 fn low_word(number: u128) -> u64 {
     number as u64
 }
@@ -98,13 +89,8 @@ fn hash_lowest(id: u64, lowest: u64) -> u128 {
 }
 
 fn hash_answer(id: u64, sequence: u64, answer: Outcome) -> u128 {
-    let words = answer
-        .to_words()
-        .expect("only outcomes of executed commands are recorded");
-    ItemHash::new(Domain::Answer)
-        .words([id, sequence])
-        .words(words)
-        .finish()
+    let words = answer.to_words().expect("only outcomes of executed commands are recorded");
+    ItemHash::new(Domain::Answer).words([id, sequence]).words(words).finish()
 }
 
 /// What a session's window says to a command.
@@ -127,12 +113,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn new() -> Sessions {
-        Sessions {
-            table: Table::new(),
-            nonces: BTreeMap::new(),
-            opened: 0,
-            sum: 0,
-        }
+        Sessions { table: Table::new(), nonces: BTreeMap::new(), opened: 0, sum: 0 }
     }
 
     pub(super) fn sum(&self) -> u128 {
@@ -155,18 +136,8 @@ impl Sessions {
 
     pub(super) fn view(&self, id: u64) -> Option<SessionView<'_>> {
         let session = self.table.get(&id)?;
-        let Session {
-            generation,
-            ttl_ms,
-            ref label,
-            ..
-        } = *session;
-        Some(SessionView {
-            session: id,
-            generation,
-            ttl_ms,
-            label,
-        })
+        let Session { generation, ttl_ms, ref label, .. } = *session;
+        Some(SessionView { session: id, generation, ttl_ms, label })
     }
 
     pub(super) fn open(&mut self, ttl_ms: u64, nonce: u128, label: &[u8]) -> Outcome {
@@ -185,29 +156,16 @@ impl Sessions {
         let id = self.opened + 1;
         self.opened = id;
         self.restore(id, session);
-        Outcome::SessionOpened {
-            session: id,
-            generation: 1,
-            ttl_ms,
-        }
+        Outcome::SessionOpened { session: id, generation: 1, ttl_ms }
     }
 
     fn open_again(&mut self, id: u64) -> Outcome {
-        let session = self
-            .table
-            .get_mut(&id)
-            .expect("a nonce leads to a living session");
+        let session = self.table.get_mut(&id).expect("a nonce leads to a living session");
         self.sum = self.sum.wrapping_sub(session.hash(id));
         session.generation += 1;
         self.sum = self.sum.wrapping_add(session.hash(id));
-        let Session {
-            generation, ttl_ms, ..
-        } = *session;
-        Outcome::SessionOpened {
-            session: id,
-            generation,
-            ttl_ms,
-        }
+        let Session { generation, ttl_ms, .. } = *session;
+        Outcome::SessionOpened { session: id, generation, ttl_ms }
     }
 
     /// Removes a session, saying whether it existed. Its claims on locks are the caller's to end.
@@ -244,10 +202,7 @@ impl Sessions {
     ///
     /// Requires: [`admit`](Sessions::admit) said to execute it.
     pub(super) fn record(&mut self, origin: Origin, outcome: Outcome) {
-        let session = self
-            .table
-            .get_mut(&origin.session)
-            .expect("admitted, so it lives");
+        let session = self.table.get_mut(&origin.session).expect("admitted, so it lives");
         let Place::At(place) = session.place(origin.sequence) else {
             panic!("admitted, so its sequence lies in the window");
         };
@@ -269,11 +224,7 @@ impl Sessions {
             panic!("a waiter's sequence lies in the window");
         };
         let before = session.window[place].replace(outcome);
-        assert_eq!(
-            before,
-            Some(Outcome::Queued),
-            "only a queued acquire is answered later"
-        );
+        assert_eq!(before, Some(Outcome::Queued), "only a queued acquire is answered later");
         let queued = hash_answer(id, sequence, Outcome::Queued);
         let resolved = hash_answer(id, sequence, outcome);
         self.sum = self.sum.wrapping_sub(queued).wrapping_add(resolved);
@@ -282,9 +233,7 @@ impl Sessions {
     /// How many queued acquires the windows know of. A walk over all windows.
     pub(super) fn queued_count(&self) -> usize {
         let answers = self.table.iter().flat_map(|(_, session)| session.answers());
-        answers
-            .filter(|(_, answer)| *answer == Outcome::Queued)
-            .count()
+        answers.filter(|(_, answer)| *answer == Outcome::Queued).count()
     }
 
     /// Whether the session has a queued acquire of this sequence.
@@ -315,21 +264,12 @@ impl Sessions {
 
     /// The start of a session's window; beyond every sequence when there is no such session.
     fn lowest(&self, id: u64) -> u64 {
-        self.table
-            .get(&id)
-            .map_or(u64::MAX, |session| session.lowest)
+        self.table.get(&id).map_or(u64::MAX, |session| session.lowest)
     }
 
     fn advance(&mut self, origin: Origin, withdrawn: &mut Vec<u64>) {
-        let Origin {
-            session: id,
-            lowest_unanswered,
-            ..
-        } = origin;
-        let session = self
-            .table
-            .get_mut(&id)
-            .expect("the caller looked its window up");
+        let Origin { session: id, lowest_unanswered, .. } = origin;
+        let session = self.table.get_mut(&id).expect("the caller looked its window up");
         let before = session.lowest;
         for sequence in before..lowest_unanswered {
             let Some(answer) = session.window.pop_front() else {

@@ -75,11 +75,7 @@ impl State {
     pub fn view_begin(&mut self) {
         assert!(self.view.is_none(), "one view at a time");
         let stage = Stage::Header(self.header());
-        self.view = Some(View {
-            stage,
-            spill: Vec::new(),
-            spilled: 0,
-        });
+        self.view = Some(View { stage, spill: Vec::new(), spilled: 0 });
         self.sessions.table.view_begin();
         self.locks.table.view_begin();
         self.keys.table.view_begin();
@@ -114,16 +110,8 @@ impl State {
     /// How many bytes a view begun now would stream: exact. Costs a walk over sessions and locks,
     /// not over keys.
     pub fn view_bytes_estimate(&self) -> u64 {
-        let sessions = self
-            .sessions
-            .table
-            .iter()
-            .map(|(_, session)| session_bytes(session));
-        let locks = self
-            .locks
-            .table
-            .iter()
-            .map(|(name, lock)| lock_bytes(name, lock));
+        let sessions = self.sessions.table.iter().map(|(_, session)| session_bytes(session));
+        let locks = self.locks.table.iter().map(|(name, lock)| lock_bytes(name, lock));
         let others = sessions.sum::<u64>() + locks.sum::<u64>();
         HEADER_BYTES as u64 + others + self.keys.encoded_bytes()
     }
@@ -146,11 +134,7 @@ impl State {
     /// stream stands then.
     fn view_step(&mut self, stage: Stage, limit: usize, out: &mut Vec<u8>) -> Stage {
         let full = |out: &Vec<u8>| {
-            if out.len() < limit {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
+            if out.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let (flow, next) = match stage {
             Stage::Header(header) => {
@@ -228,20 +212,10 @@ fn put_lengths<const N: usize>(lengths: [u32; N], out: &mut Vec<u8>) {
 
 fn encode_header(header: &Header, out: &mut Vec<u8>) {
     let start = out.len();
-    let Header {
-        applied_index,
-        time_ms,
-        revision,
-        grants,
-        sessions_opened,
-        ..
-    } = *header;
+    let Header { applied_index, time_ms, revision, grants, sessions_opened, .. } = *header;
     out.extend_from_slice(&MAGIC);
     put_lengths([SNAPSHOT_VERSION, 0], out);
-    put_words(
-        [applied_index, time_ms, revision, grants, sessions_opened],
-        out,
-    );
+    put_words([applied_index, time_ms, revision, grants, sessions_opened], out);
     put_words([header.sessions, header.locks, header.keys], out);
     out.extend_from_slice(&header.hash.to_le_bytes());
     put_lengths([crc32fast::hash(&out[start..]), 0], out);
@@ -256,9 +230,7 @@ fn encode_session(id: u64, session: &Session, out: &mut Vec<u8>) {
     put_lengths([length_u32(session.label.len()), length_u32(answers)], out);
     out.extend_from_slice(&session.label);
     for (sequence, answer) in session.answers() {
-        let words = answer
-            .to_words()
-            .expect("only outcomes of executed commands are recorded");
+        let words = answer.to_words().expect("only outcomes of executed commands are recorded");
         put_words([sequence], out);
         put_words(words, out);
     }
@@ -266,25 +238,11 @@ fn encode_session(id: u64, session: &Session, out: &mut Vec<u8>) {
 
 fn encode_lock(name: &Key, lock: &Lock, out: &mut Vec<u8>) {
     let name = name.as_slice();
-    put_lengths(
-        [length_u32(name.len()), length_u32(lock.waiters.len())],
-        out,
-    );
-    put_words(
-        [
-            lock.holder.session,
-            lock.holder.sequence,
-            lock.token,
-            lock.next_ticket,
-        ],
-        out,
-    );
+    put_lengths([length_u32(name.len()), length_u32(lock.waiters.len())], out);
+    put_words([lock.holder.session, lock.holder.sequence, lock.token, lock.next_ticket], out);
     out.extend_from_slice(name);
     for waiter in &lock.waiters {
-        put_words(
-            [waiter.claim.session, waiter.claim.sequence, waiter.ticket],
-            out,
-        );
+        put_words([waiter.claim.session, waiter.claim.sequence, waiter.ticket], out);
     }
 }
 
@@ -292,15 +250,7 @@ fn encode_key(key: &Key, item: &Item, out: &mut Vec<u8>) {
     let key = key.as_slice();
     let value_bytes = length_u32(item.value.len());
     put_lengths([length_u32(key.len()), value_bytes, item.checksum, 0], out);
-    put_words(
-        [
-            item.create_revision,
-            item.mod_revision,
-            item.version,
-            item.session,
-        ],
-        out,
-    );
+    put_words([item.create_revision, item.mod_revision, item.version, item.session], out);
     out.extend_from_slice(key);
     out.extend_from_slice(&item.value);
 }

@@ -8,7 +8,6 @@
 //! - an item after the cursor without a pre-image is as it was when the view began;
 //! - a pre-image of `None` says that the item did not exist then.
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, btree_map};
 use std::ops::{Bound, ControlFlow, RangeBounds};
 
@@ -33,20 +32,14 @@ enum Cursor<K> {
 
 impl<K: Ord + Clone, V: Clone> Table<K, V> {
     pub(super) fn new() -> Table<K, V> {
-        Table {
-            items: BTreeMap::new(),
-            view: None,
-        }
+        Table { items: BTreeMap::new(), view: None }
     }
 
     pub(super) fn len(&self) -> usize {
         self.items.len()
     }
 
-    pub(super) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.items.get(key)
     }
 
@@ -55,12 +48,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     /// Requires: the range does not start after its end.
-    pub(super) fn range<Q, R>(&self, range: R) -> btree_map::Range<'_, K, V>
-    where
-        K: Borrow<Q>,
-        Q: Ord + ?Sized,
-        R: RangeBounds<Q>,
-    {
+    pub(super) fn range(&self, range: impl RangeBounds<K>) -> btree_map::Range<'_, K, V> {
         self.items.range(range)
     }
 
@@ -69,10 +57,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     /// The item, to be changed in place.
-    pub(super) fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
-    where
-        K: Borrow<Q>,
-    {
+    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         if let Some(view) = &mut self.view
             && view.must_save(key)
             && let Some((key, value)) = self.items.get_key_value(key)
@@ -96,15 +81,11 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     /// Removes the item and says what `look` made of it.
-    pub(super) fn remove<Q, R>(&mut self, key: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
-    where
-        K: Borrow<Q>,
-        Q: Ord + ?Sized,
-    {
+    pub(super) fn remove<R>(&mut self, key: &K, look: impl FnOnce(&V) -> R) -> Option<R> {
         let (key, value) = self.items.remove_entry(key)?;
         let seen = look(&value);
         if let Some(view) = &mut self.view
-            && view.must_save(key.borrow())
+            && view.must_save(&key)
         {
             view.saved.insert(key, Some(value));
         }
@@ -116,10 +97,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     /// Requires: none is open.
     pub(super) fn view_begin(&mut self) {
         assert!(self.view.is_none(), "one view at a time");
-        self.view = Some(View {
-            cursor: Cursor::Start,
-            saved: BTreeMap::new(),
-        });
+        self.view = Some(View { cursor: Cursor::Start, saved: BTreeMap::new() });
     }
 
     /// Passes items of the view to `emit`, in key order, until it breaks or none is left.
@@ -175,13 +153,10 @@ fn take_saved<'a, K, V>(
 }
 
 impl<K: Ord, V> View<K, V> {
-    fn must_save<Q: Ord + ?Sized>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-    {
+    fn must_save(&self, key: &K) -> bool {
         let ahead = match &self.cursor {
             Cursor::Start => true,
-            Cursor::After(last) => key > last.borrow(),
+            Cursor::After(last) => key > last,
             Cursor::End => false,
         };
         ahead && !self.saved.contains_key(key)
