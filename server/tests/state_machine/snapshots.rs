@@ -1,0 +1,158 @@
+//! Snapshots: the same bytes everywhere, and nothing unsound is let in.
+
+use crate::generator::{Clients, Spread};
+use crate::harness::*;
+use proptest::prelude::*;
+use server::state_machine::{RestoreError, Restorer, State, ViewProgress};
+
+const SPREAD: Spread = Spread { keys: 8, sessions: 4, locks: 3, tokens: 12 };
+
+/// A state with something of every kind in it.
+fn some_state() -> State {
+    let mut clients = Clients::new(3, SPREAD);
+    let mut node = Node::new();
+    while node.state.waiters().count() < 2 || node.state.keys() < 4 || node.state.time_ms() < 1_060
+    {
+        node.apply(&clients.entry(4));
+    }
+    node.state
+}
+
+fn try_restore<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<State, RestoreError> {
+    let mut restorer = Restorer::new();
+    for piece in pieces {
+        restorer.push(piece)?;
+    }
+    restorer.finish()
+}
+
+#[test]
+fn a_restored_state_is_the_same_and_writes_the_same_bytes() {
+    let state = some_state();
+    let bytes = snapshot(&state);
+    let restored = restore(&bytes);
+    assert_eq!(restored.hash(), state.hash());
+    assert_eq!(restored.recompute_hash(), state.hash());
+    assert_eq!(restored.applied_index(), state.applied_index());
+    assert_eq!(restored.time_ms(), state.time_ms());
+    assert_eq!(restored.grants(), state.grants());
+    assert_eq!(snapshot(&restored), bytes);
+}
+
+#[test]
+fn pieces_of_any_size_give_the_same_bytes_and_the_same_state() {
+    let state = some_state();
+    let expected = snapshot(&state);
+    for bytes_max in [1, 2, 7, 64, 1_000] {
+        let mut state = state.clone();
+        let mut streamed = Vec::new();
+        state.view_begin();
+        while state.view_next(bytes_max, &mut streamed) == ViewProgress::More {}
+        assert_eq!(streamed, expected);
+        let restored = try_restore(streamed.chunks(bytes_max)).unwrap();
+        assert_eq!(snapshot(&restored), expected);
+    }
+}
+
+#[test]
+fn an_empty_state_has_a_snapshot_too() {
+    let restored = restore(&snapshot(&State::new()));
+    assert_eq!(restored.hash(), State::new().hash());
+    assert_eq!(restored.revision(), 1);
+}
+
+#[test]
+fn a_view_can_be_given_up_and_begun_again() {
+    let mut state = some_state();
+    let expected = snapshot(&state);
+    state.view_begin();
+    state.view_next(100, &mut Vec::new());
+    state.view_end();
+    state.view_begin();
+    let mut streamed = Vec::new();
+    while state.view_next(4_096, &mut streamed) == ViewProgress::More {}
+    assert_eq!(streamed, expected);
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let bytes = snapshot(&some_state());
+    for place in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 1 << bit;
+            let result = try_restore([damaged.as_slice()]);
+            assert!(result.is_err(), "bit {bit} of byte {place}");
+        }
+    }
+}
+
+#[test]
+fn every_cut_and_every_addition_is_noticed() {
+    let mut bytes = snapshot(&some_state());
+    for length in 0..bytes.len() {
+        let result = try_restore([&bytes[..length]]).err();
+        let cut = matches!(result, Some(RestoreError::Truncated { missing: 1.. }));
+        assert!(cut, "{length}: {result:?}");
+    }
+    bytes.push(0);
+    assert_eq!(try_restore([bytes.as_slice()]).err(), Some(RestoreError::Trailing));
+}
+
+#[test]
+fn an_error_is_reported_again_by_every_later_call() {
+    let mut bytes = snapshot(&some_state());
+    bytes[0] ^= 1;
+    let mut restorer = Restorer::new();
+    assert_eq!(restorer.push(&bytes), Err(RestoreError::Magic));
+    assert_eq!(restorer.push(&[]), Err(RestoreError::Magic));
+    assert!(restorer.finish().is_err());
+}
+
+#[test]
+fn another_version_is_refused_by_name() {
+    let mut bytes = snapshot(&some_state());
+    bytes[8] = 2;
+    assert_eq!(try_restore([bytes.as_slice()]).err(), Some(RestoreError::Version { found: 2 }));
+}
+
+/// Sets the header's hash and checksum to fit the rest, as somebody who means harm would.
+fn forge_header(bytes: &mut [u8], hash: u128) {
+    bytes[80..96].copy_from_slice(&hash.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..96]);
+    bytes[96..100].copy_from_slice(&checksum.to_le_bytes());
+}
+
+proptest! {
+    #[test]
+    fn damaged_snapshots_never_panic(
+        splices in prop::collection::vec((any::<prop::sample::Index>(), any::<[u8; 8]>()), 1..4),
+        piece in 1_usize..300,
+    ) {
+        let sound = snapshot(&some_state());
+        let mut bytes = sound.clone();
+        for (at, with) in splices {
+            let at = at.index(bytes.len() - 8);
+            bytes[at..at + 8].copy_from_slice(&with);
+        }
+        let forged_hash = u128::from_le_bytes(bytes[80..96].try_into().unwrap());
+        forge_header(&mut bytes, forged_hash);
+        let result = try_restore(bytes.chunks(piece));
+        prop_assert_eq!(result.is_err(), bytes != sound);
+        // A forger who knows the hash gets a state that can be worked with, or an error.
+        if let Some(RestoreError::Hash { found, .. }) = result.err() {
+            forge_header(&mut bytes, found);
+            let mut node = Node { state: restore(&bytes) };
+            let mut clients = Clients::new(1, SPREAD);
+            for _ in 0..20 {
+                node.apply(&clients.entry(6));
+            }
+            snapshot(&node.state);
+        }
+    }
+
+    #[test]
+    fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(try_restore([bytes.as_slice()]).is_err());
+    }
+}
