@@ -143,8 +143,8 @@ fn measure(mut disk: AnyDisk, arguments: &Arguments) -> std::io::Result<String> 
     let mut started = vec![now(); arguments.inflight];
     let mut latencies: Vec<Duration> = Vec::new();
     let (begin, length) = (now(), Duration::from_secs(arguments.seconds));
-    for slot in 0..arguments.inflight {
-        started[slot] = now();
+    for (slot, at) in started.iter_mut().enumerate() {
+        *at = now();
         disk.submit(Class::Commit, Tag(slot as u64), next());
     }
     let (mut ends, mut in_flight) = (Vec::new(), arguments.inflight);

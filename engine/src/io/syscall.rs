@@ -1,7 +1,7 @@
 //! The disk through plain system calls, for systems that forbid io_uring.
 //!
 //! It owns threads, because a system call on a file blocks: some for commits alone, some for the rest, so
-//! that a checkpoint never stands before a commit. Threads take their work from one [`Schedule`] and leave
+//! that a checkpoint never stands before a commit. Threads take their work from one `Schedule` and leave
 //! completions in one list; the owner and the threads meet at a single short lock.
 
 use std::collections::BTreeMap;
@@ -339,12 +339,13 @@ fn nothing<T>(result: rustix::io::Result<T>) -> io::Result<Done> {
 
 /// Interrupted, or refused for now, with nothing done: the one case that is tried again.
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    loop {
+    for _ in 0..data_dir::RETRIES_MAX {
         match call() {
             Err(Errno::INTR | Errno::AGAIN) => {}
             result => return result,
         }
     }
+    call()
 }
 
 /// Reserves what the size asks for, then makes it the size; also where nothing can be reserved.

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //!
-//! - What an entry points to (buffers, paths) belongs to a [`Flight`] in the [`Table`] from before the
+//! - What an entry points to (buffers, paths) belongs to a `Flight` in the `Table` from before the
 //!   submission until its completion has been reaped. A flight is never dropped in between: when the disk
 //!   goes away it drains, and what does not end in time is leaked, never freed (P8).
 //! - There are at most as many flights as the submission queue has entries, and half as many as the
@@ -281,7 +281,8 @@ impl UringDisk {
 
     /// Hands over what is queued and blocks until an operation has ended, the bell was rung or time is up.
     fn sleep(&mut self, timeout: Option<Duration>) {
-        let deadline = timeout.map(|timeout| now() + timeout);
+        // A deadline beyond the end of time is none.
+        let deadline = timeout.and_then(|timeout| now().checked_add(timeout));
         while self.broken.is_none() && self.ready.is_empty() {
             let stay = match deadline {
                 None => Stay::UntilCompletion,

@@ -11,7 +11,7 @@ use super::{
     SimCounters, SimFaults, Tag, Unsynced, VecDeque, Volume, image,
 };
 use crate::buffer::AlignedBuf;
-use crate::io::{Done, FileId, OpenMode, WriteBuf, WriteSync};
+use crate::io::{Done, FileId, OpenMode, WriteBuf, WriteSync, data_dir, path};
 
 pub(super) struct Core {
     pub(super) random: Random,
@@ -184,7 +184,7 @@ impl Core {
     }
 
     fn inode(&self, file: FileId) -> io::Result<Inode> {
-        self.open.get(&file).copied().ok_or_else(|| super::super::data_dir::not_open(file))
+        self.open.get(&file).copied().ok_or_else(|| data_dir::not_open(file))
     }
 
     pub(super) fn file_mut(&mut self, path: &str) -> Option<&mut File> {
@@ -252,7 +252,7 @@ impl Core {
             Action::Open { path, mode } => return self.land_open(number, &path, mode),
             Action::Read { inode, offset, buf } => return Ok(self.read(inode, offset, buf, fault)),
             Action::Close { file } => {
-                self.open.remove(&file).ok_or_else(|| super::super::data_dir::not_open(file))?;
+                self.open.remove(&file).ok_or_else(|| data_dir::not_open(file))?;
             }
             Action::Write { inode, end } => {
                 self.check_room(number, inode, end)?;
@@ -300,7 +300,7 @@ impl Core {
     }
 
     fn land_open(&mut self, number: OpNumber, path: &str, mode: OpenMode) -> io::Result<Done> {
-        super::super::path::check_file(path)?;
+        path::check_file(path)?;
         if mode == OpenMode::CreateNew {
             self.volume.arrive(number)?;
         }

@@ -3,8 +3,8 @@
 use std::io;
 use std::ops::RangeInclusive;
 
-use super::super::Op;
 use super::random::Random;
+use crate::io::Op;
 
 /// How long operations take and how often they fail. Rates are per million operations of the kind.
 #[derive(Clone, Debug)]

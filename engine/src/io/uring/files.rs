@@ -13,8 +13,7 @@ use io_uring::Submitter;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fd;
 
-use super::super::FileId;
-use super::super::data_dir;
+use crate::io::{FileId, data_dir};
 
 const PLACES: u32 = 1_024;
 const VACANT: RawFd = -1;

@@ -14,14 +14,11 @@ use io_uring::types::{Fd, FsyncFlags};
 use rustix::fs::{self, Advice, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::super::data_dir::{self, DataDir};
-use super::super::{Class, Done, FileId, Op, OpenMode, Tag, WriteBuf, WriteSync, path};
 use super::files::{Files, OpenFile};
 use crate::buffer::AlignedBuf;
 use crate::format::BLOCK_BYTES;
-
-/// Resubmissions of one step after EINTR or EAGAIN. More than that is an error of its own.
-const RETRIES_MAX: u32 = 1_000;
+use crate::io::data_dir::{self, DataDir, RETRIES_MAX};
+use crate::io::{Class, Done, FileId, Op, OpenMode, Tag, WriteBuf, WriteSync, path};
 
 pub(super) struct Flight {
     pub(super) class: Class,

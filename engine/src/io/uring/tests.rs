@@ -26,7 +26,7 @@ fn create(disk: &mut UringDisk) -> FileId {
     let op = Op::Open { path: "a".to_owned(), mode: OpenMode::CreateNew };
     match run(disk, op).unwrap() {
         Done::Opened { file, .. } => file,
-        other => panic!("{other:?}"),
+        other @ (Done::Read { .. } | Done::Nothing) => panic!("{other:?}"),
     }
 }
 
