@@ -64,6 +64,7 @@ impl Leader {
             match_index: progress.match_index(),
             next_index: progress.next_index(),
             state,
+            last_index: progress.last_index,
             inflight_bytes: progress.inflight_bytes(),
             active: is_up && ticks - progress.heard < u64::from(config.election_ticks),
         }
@@ -265,7 +266,7 @@ impl Raft {
             self.become_follower(self.term, None);
             return;
         }
-        self.unstick_windows();
+        self.nudge_silent_windows();
         let Role::Leader(leader) = &mut self.role else { return };
         if self.ticks >= leader.beat_at {
             self.send_heartbeats();
@@ -284,23 +285,18 @@ impl Raft {
     }
 
     /// The safety net under lost messages, which on a stream mean a lost connection anyway: when
-    /// nothing was acknowledged for an election timeout, either the entries have not arrived and
-    /// are sent again, or the acknowledgement is asked for again.
-    fn unstick_windows(&mut self) {
-        let (ticks, start) = (self.ticks, self.log.start().index);
+    /// nothing was acknowledged for an election timeout, an empty append after the last entry sent
+    /// asks again. If the entries have arrived, it is acknowledged; if not, it is refused. What the
+    /// peer says of its last index would not do: it may hold entries that it has not compared.
+    fn nudge_silent_windows(&mut self) {
+        let ticks = self.ticks;
         let timeout = u64::from(self.config.election_ticks);
         let Role::Leader(leader) = &mut self.role else { return };
         for progress in &mut leader.progress {
-            let has_arrived = progress.last_index.next() >= progress.next_index();
             let State::Replicate(replicate) = &mut progress.state else { continue };
-            if replicate.window.is_empty() || ticks - replicate.waiting_since < timeout {
-                continue;
-            }
-            if has_arrived {
+            if !replicate.window.is_empty() && ticks - replicate.waiting_since >= timeout {
                 replicate.waiting_since = ticks;
                 replicate.nudge = true;
-            } else {
-                progress.become_probe(start.next(), None);
             }
         }
     }
@@ -424,13 +420,15 @@ impl Raft {
         }
         let Role::Leader(leader) = &mut self.role else { return };
         let progress = &mut leader.progress[at];
+        let (known, sent) = (progress.match_index(), progress.next_index().prev());
         let State::Replicate(replicate) = &mut progress.state else { return };
-        let is_nudged = std::mem::take(&mut replicate.nudge);
-        if !has_sent && (is_nudged || progress.commit_sent < self.commit_index) {
-            let known = progress.match_index();
-            if self.log.term(known).is_some() {
-                self.send_append(at, known, Vec::new());
-            }
+        if std::mem::take(&mut replicate.nudge) {
+            self.send_append(at, sent, Vec::new());
+        } else if !has_sent
+            && leader.progress[at].commit_sent < self.commit_index
+            && self.log.term(known).is_some()
+        {
+            self.send_append(at, known, Vec::new());
         }
     }
 

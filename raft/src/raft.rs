@@ -97,6 +97,8 @@ pub struct PeerStatus {
     pub match_index: LogIndex,
     /// The next entry to send to it; 0 unless this node leads.
     pub next_index: LogIndex,
+    /// Its last index, durable or not, as it said last; 0 unless this node leads.
+    pub last_index: LogIndex,
     /// How it is fed.
     pub state: PeerState,
     /// Bytes of entries sent to it and not acknowledged.
@@ -594,6 +596,7 @@ impl Raft {
                     id: peer.id,
                     match_index: LogIndex(0),
                     next_index: LogIndex(0),
+                    last_index: LogIndex(0),
                     state: PeerState::Probe,
                     inflight_bytes: 0,
                     active: is_up,
