@@ -297,6 +297,20 @@ fn many_refusals_at_once_move_the_leader_once() {
 }
 
 #[test]
+fn many_refusals_at_once_lengthen_the_pause_once() {
+    let mut world = World::with_leader();
+    for _ in 0..50 {
+        world.call(put(), 5_000 * MS);
+    }
+    for _ in 0..50 {
+        world.answer("a:1", refusal(ErrorCode::Unavailable, Certainty::NotDone));
+    }
+    assert!(!world.has_request("a:1"), "time has to pass first");
+    world.advance(10 * MS);
+    assert!(world.has_request("a:1"), "the first pause is short");
+}
+
+#[test]
 fn nodes_that_point_at_each_other_are_not_asked_without_pause() {
     let mut world = World::new(&["a:1", "b:1"]);
     let ticket = world.call(put(), 1_000 * MS);
