@@ -68,14 +68,14 @@ impl Command {
     fn run(self) -> Result<Exit, Failure> {
         match self {
             Command::Dev(args) => dev::run(args),
-            Command::Serve(args) => serve::run(*args),
+            Command::Serve(args) => serve::run(&args),
             Command::Put(args) => put::run(args),
             Command::Get(args) => get::run(args),
             Command::Del(args) => del::run(args),
             Command::Range(args) => range::run(args),
             Command::Lock(args) => lock::run(args),
-            Command::Status(args) => status::run(args),
-            Command::Exec(args) => exec::run(args),
+            Command::Status(args) => status::run(&args),
+            Command::Exec(args) => exec::run(&args),
         }
     }
 }

@@ -10,7 +10,7 @@ use client::{Client, ClientOptions};
 use tokio::time::timeout;
 
 use self::home::Home;
-use self::nodes::{Ended, Nodes};
+use self::nodes::Nodes;
 use self::plan::Plan;
 use self::watch::{Leader, LeaderWatch};
 use crate::commands::outcome::{Exit, Failure};
@@ -25,7 +25,7 @@ mod samples;
 mod watch;
 
 /// How long a cluster may take until it serves.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What kind of cluster.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub async fn run(options: Options) -> Result<Exit, Failure> {
 
 async fn supervise(plan: &Plan, home: &Home, nodes: &mut Nodes) -> Result<Exit, Failure> {
     let client = Client::connect(&plan.client_addresses(), ClientOptions::default())?;
-    let mut watch = LeaderWatch::new(client, plan.client_addresses());
+    let mut watch = LeaderWatch::new(&client, plan.client_addresses());
     let mut output = Output::stdout();
     let mut leader = until_ready(&mut watch, nodes).await?;
     output.line(&format!("ready {}", plan.client_addresses().join(",")))?;
@@ -78,14 +78,13 @@ async fn until_ready(watch: &mut LeaderWatch, nodes: &mut Nodes) -> Result<Leade
         },
         ended = nodes.next_end() => Some(ended),
     };
-    let message = match ended {
-        Some(Ended { text, .. }) => text,
-        None => {
-            let seconds = READY_TIMEOUT.as_secs();
-            format!("no leader serves after {seconds} s: {}\n{}", watch.problem(), nodes.tails())
-        }
-    };
+    let message = ended.map_or_else(|| not_ready(watch, nodes), |ended| ended.text);
     Err(Failure::failed(message).hint("with --dir the logs of all nodes are kept"))
+}
+
+fn not_ready(watch: &LeaderWatch, nodes: &Nodes) -> String {
+    let seconds = READY_TIMEOUT.as_secs();
+    format!("no leader serves after {seconds} s: {}\n{}", watch.problem(), nodes.tails())
 }
 
 /// Reports nodes that end while it waits; fails when none is left.

@@ -12,14 +12,16 @@ use protocol::{Consistency, Request, Response};
 use super::outcome::Failure;
 use crate::config::{check_address, parse_duration};
 
+const ENDPOINTS_HELP: &str =
+    "Nodes of the cluster, any of them will do [env: HOLDFAST_ENDPOINTS] [default: 127.0.0.1:7400]";
+
 /// Where a cluster is looked for when nobody says where.
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:7400";
 
 /// The flags of every client command.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConnectArgs {
-    /// Nodes of the cluster, any of them will do [env: HOLDFAST_ENDPOINTS] [default: 127.0.0.1:7400]
-    #[arg(long, value_name = "ADDR,…")]
+    #[arg(long, value_name = "ADDR,…", help = ENDPOINTS_HELP)]
     endpoints: Option<String>,
     /// How long to wait for the cluster at most, as 500ms or 5s
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration_arg)]

@@ -72,7 +72,7 @@ pub fn command(foreign: &[OsString]) -> Result<Command, Failure> {
 }
 
 /// Becomes the command; returns only if that does not work, with the codes that shells use.
-pub fn run(args: Args) -> Result<Exit, Failure> {
+pub fn run(args: &Args) -> Result<Exit, Failure> {
     args.parent.die_with_parent()?;
     let [program, arguments @ ..] = args.command.as_slice() else {
         return Err(Failure::usage("there is no command to run"));

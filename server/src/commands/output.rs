@@ -21,7 +21,7 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct OutputArgs {
     /// How to write the result
-    #[arg(short, long = "output", value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short = 'o', long = "output", value_enum, default_value_t, value_name = "FORMAT")]
     pub format: Format,
 }
 

@@ -47,21 +47,21 @@ pub struct Args {
 #[group(multiple = false)]
 struct Condition {
     /// Only if there is no such key
-    #[arg(long)]
-    if_absent: bool,
+    #[arg(id = "if_absent", long = "if-absent")]
+    absent: bool,
     /// Only if its value is V
-    #[arg(long, value_name = "V", allow_negative_numbers = true)]
-    if_value: Option<OsString>,
+    #[arg(id = "if_value", long = "if-value", value_name = "V", allow_negative_numbers = true)]
+    value: Option<OsString>,
     /// Only if its last change was at revision N
-    #[arg(long, value_name = "N")]
-    if_revision: Option<u64>,
+    #[arg(id = "if_revision", long = "if-revision", value_name = "N")]
+    revision: Option<u64>,
 }
 
 impl Condition {
     fn expect(self) -> Option<Expect> {
-        let absent = self.if_absent.then_some(Expect::Absent);
-        let value = self.if_value.map(|value| Expect::Value(bytes_of(value)));
-        absent.or(value).or(self.if_revision.map(Expect::Revision))
+        let absent = self.absent.then_some(Expect::Absent);
+        let value = self.value.map(|value| Expect::Value(bytes_of(value)));
+        absent.or(value).or(self.revision.map(Expect::Revision))
     }
 }
 

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use super::exec::ParentArgs;
 use super::outcome::{Exit, Failure};
 use crate::config::{ConfigError, NodeConfig, SETTINGS};
-use crate::node;
+use crate::node::{self, NodeError};
 use crate::shutdown::Stop;
 
 const LONG_ABOUT: &str = "\
@@ -38,8 +38,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(long_about = LONG_ABOUT, after_help = AFTER_HELP)]
 pub struct Args {
-    /// A TOML file with settings [env: HOLDFAST_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = "A TOML file with settings [env: HOLDFAST_CONFIG]")]
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
@@ -78,13 +77,22 @@ impl clap::FromArgMatches for Settings {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<Exit, Failure> {
-    let config = load(&args)?;
+pub fn run(args: &Args) -> Result<Exit, Failure> {
+    let config = load(args)?;
     args.parent.die_with_parent()?;
     start_logging()?;
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    node::run(config, Stop::on_signals()).map_err(|error| Failure::failed(error.to_string()))?;
+    node::run(config, Stop::on_signals()).map_err(|error| failure(&error))?;
     Ok(Exit::Done)
+}
+
+fn failure(error: &NodeError) -> Failure {
+    let failure = Failure::failed(error.to_string());
+    if let NodeError::Listen { flag, .. } = error {
+        return failure
+            .hint(format!("stop what listens there, or choose another port with {flag}"));
+    }
+    failure
 }
 
 fn load(args: &Args) -> Result<NodeConfig, Failure> {

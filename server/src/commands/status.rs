@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<Exit, Failure> {
+pub fn run(args: &Args) -> Result<Exit, Failure> {
     let nodes = block_on(async {
         let cluster = args.connect.cluster()?;
         let client = cluster.client.with_timeout(args.connect.timeout.min(ANSWER_TIMEOUT));
@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<Exit, Failure> {
     let mut output = Output::stdout();
     match args.output.format {
         Format::Plain => output.write(table::table(&nodes).as_bytes())?,
-        Format::Json => output.json(&Value::from_iter(nodes.iter().map(json::node)))?,
+        Format::Json => output.json(&nodes.iter().map(json::node).collect::<Value>())?,
     };
     if nodes.iter().any(|node| node.status.is_ok()) { Ok(Exit::Done) } else { Err(nobody(&nodes)) }
 }

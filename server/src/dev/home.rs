@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::commands::outcome::Failure;
+use crate::config::NODES_MAX;
 
 /// How many nodes there are when nobody says.
 const NODES_DEFAULT: usize = 3;
@@ -37,7 +38,7 @@ impl Home {
 
     /// How many nodes the cluster has: as it was founded, or as wanted.
     pub(super) fn nodes_count(&self, wanted: Option<usize>) -> Result<usize, Failure> {
-        let founded = (1..).take_while(|id| self.data(*id).is_dir()).count();
+        let founded = (1..=NODES_MAX).take_while(|id| self.data(*id).is_dir()).count();
         if founded == 0 {
             return Ok(wanted.unwrap_or(NODES_DEFAULT));
         }
@@ -53,12 +54,12 @@ impl Home {
     }
 
     /// A node's data directory.
-    pub(super) fn data(&self, id: u16) -> PathBuf {
+    pub(super) fn data(&self, id: usize) -> PathBuf {
         self.path.join(format!("node-{id}"))
     }
 
     /// The file with what a node says.
-    pub(super) fn log(&self, id: u16) -> PathBuf {
+    pub(super) fn log(&self, id: usize) -> PathBuf {
         self.path.join(format!("node-{id}.log"))
     }
 

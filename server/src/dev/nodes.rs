@@ -29,7 +29,7 @@ const TAIL_LINES: usize = 10;
 pub(super) struct Nodes(Vec<Node>);
 
 struct Node {
-    id: u16,
+    id: usize,
     log: PathBuf,
     /// `None` once its end has been seen.
     process: Option<Child>,
@@ -94,7 +94,7 @@ impl Nodes {
 }
 
 impl Node {
-    fn start(id: u16, plan: &Plan, home: &Home) -> Result<Node, Failure> {
+    fn start(id: usize, plan: &Plan, home: &Home) -> Result<Node, Failure> {
         let failed = |error| Failure::failed(format!("cannot start node {id}: {error}"));
         let log = home.log(id);
         let said = OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;

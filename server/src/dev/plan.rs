@@ -13,24 +13,23 @@ const PEERS_ABOVE: u16 = 10;
 /// A cluster on paper.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    nodes: u16,
+    nodes: usize,
     base_port: u16,
     pub(super) io: IoBackend,
 }
 
 impl Plan {
     pub(super) fn new(options: &Options, nodes: usize) -> Plan {
-        let nodes = u16::try_from(nodes).expect("at most 9 nodes");
         Plan { nodes, base_port: options.base_port, io: options.io }
     }
 
     /// The ids of its nodes.
-    pub(super) fn ids(&self) -> impl Iterator<Item = u16> + use<> {
+    pub(super) fn ids(&self) -> impl Iterator<Item = usize> + use<> {
         1..=self.nodes
     }
 
     /// Where clients reach a node.
-    pub(super) fn client_address(&self, id: u16) -> String {
+    pub(super) fn client_address(&self, id: usize) -> String {
         address(self.client_port(id))
     }
 
@@ -40,7 +39,7 @@ impl Plan {
     }
 
     /// Where peers reach a node.
-    pub(super) fn peer_address(&self, id: u16) -> String {
+    pub(super) fn peer_address(&self, id: usize) -> String {
         address(self.peer_port(id))
     }
 
@@ -60,11 +59,11 @@ impl Plan {
         Ok(())
     }
 
-    fn client_port(&self, id: u16) -> u16 {
-        self.base_port + id - 1
+    fn client_port(&self, id: usize) -> u16 {
+        self.base_port + u16::try_from(id - 1).expect("at most 9 nodes")
     }
 
-    fn peer_port(&self, id: u16) -> u16 {
+    fn peer_port(&self, id: usize) -> u16 {
         self.client_port(id) + PEERS_ABOVE
     }
 }
@@ -75,9 +74,10 @@ fn address(port: u16) -> String {
 
 fn check_port(port: u16, what: &str) -> Result<(), Failure> {
     let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) else { return Ok(()) };
-    let message = match error.kind() {
-        ErrorKind::AddrInUse => format!("port {port}, {what}, is in use"),
-        _ => format!("port {port}, {what}, cannot be used: {error}"),
+    let message = if error.kind() == ErrorKind::AddrInUse {
+        format!("port {port}, {what}, is in use")
+    } else {
+        format!("port {port}, {what}, cannot be used: {error}")
     };
     let hint =
         "stop what listens there (another `holdfast dev`?), or choose other ports with --base-port";

@@ -39,7 +39,7 @@ pub(super) struct LeaderWatch {
 }
 
 impl LeaderWatch {
-    pub(super) fn new(client: Client, addresses: Vec<String>) -> LeaderWatch {
+    pub(super) fn new(client: &Client, addresses: Vec<String>) -> LeaderWatch {
         let mut rounds = interval(ASK_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let client = client.with_timeout(ANSWER_TIMEOUT);

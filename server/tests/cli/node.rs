@@ -92,8 +92,8 @@ fn range_answers_keys_in_order_within_its_bounds() {
 
     let json = node.run(&["range", "--limit", "1", "-o", "json"]).expect(0, &[]).json();
     assert_eq!((&json["items"][0]["key"], &json["more"]), (&json!("a"), &json!(true)));
-    let none = node.run(&["range", "x", "-o", "json"]).expect(0, &[]).json();
-    assert_eq!(none, json!({ "items": [], "more": false, "revision": 5 }));
+    let empty = node.run(&["range", "x", "-o", "json"]).expect(0, &[]).json();
+    assert_eq!(empty, json!({ "items": [], "more": false, "revision": 5 }));
 
     assert_eq!(node.run(&["del", "--prefix", "b/"]).expect(0, &[]).text(), "deleted 2\n");
     assert_eq!(node.run(&["del", "--from", "b", "--to", "d"]).text(), "deleted 1\n");

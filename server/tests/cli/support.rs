@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// The binary, with nothing of this environment that could change what it does.
-pub fn holdfast(arguments: &[&str]) -> Command {
+pub(crate) fn holdfast(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     let inherited = std::env::vars_os().map(|(name, _)| name);
     for name in inherited.filter(|name| name.to_string_lossy().starts_with("HOLDFAST_")) {
@@ -21,24 +21,24 @@ pub fn holdfast(arguments: &[&str]) -> Command {
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Run {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).expect("this output is text")
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.stdout).expect("this output is JSON")
     }
 
     /// Checks the exit code, and that stderr has all of `parts`.
     #[track_caller]
-    pub fn expect(self, code: i32, parts: &[&str]) -> Run {
+    pub(crate) fn expect(self, code: i32, parts: &[&str]) -> Run {
         assert_eq!(self.code, Some(code), "{self:?}");
         for part in parts {
             assert!(self.stderr.contains(part), "`{part}` is not in: {}", self.stderr);
@@ -57,12 +57,12 @@ impl From<Output> for Run {
     }
 }
 
-pub fn run(command: &mut Command) -> Run {
+pub(crate) fn run(command: &mut Command) -> Run {
     command.output().unwrap().into()
 }
 
 /// Runs with something on stdin.
-pub fn run_with_input(command: &mut Command, input: &[u8]) -> Run {
+pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Run {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
     // The binary may end without reading everything.
@@ -71,28 +71,28 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Run {
 }
 
 /// A port on which nobody listens. Somebody else may take it before it is used.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A process that is killed when the test is over.
-pub struct Process(pub Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    pub fn spawn(command: &mut Command) -> Process {
+    pub(crate) fn spawn(command: &mut Command) -> Process {
         Process(command.spawn().unwrap())
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.0.wait().unwrap()
     }
 
     /// Reads stdout, which must be piped, up to a line that `wanted` accepts.
-    pub fn read_until(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn read_until(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let stdout = self.0.stdout.as_mut().expect("stdout is piped");
         // Byte by byte, so that nothing after the line is lost.
         let mut lines = BufReader::with_capacity(1, stdout).lines();
@@ -111,39 +111,39 @@ impl Drop for Process {
 }
 
 /// A cluster of one.
-pub struct Node {
-    pub process: Process,
-    pub endpoint: String,
+pub(crate) struct Node {
+    pub(crate) process: Process,
+    pub(crate) endpoint: String,
     data: TempDir,
 }
 
 impl Node {
     /// Returns when it serves.
-    pub fn start() -> Node {
+    pub(crate) fn start() -> Node {
         let data = tempfile::tempdir().unwrap();
         let (process, endpoint) = start_in(&data);
         Node { process, endpoint, data }
     }
 
     /// Stops it cleanly and starts it again on the same directory.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.process.signal(Signal::TERM);
         assert!(self.process.wait().success());
         (self.process, self.endpoint) = start_in(&self.data);
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.data.path()
     }
 
     /// The binary as this node's client.
-    pub fn client(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn client(&self, arguments: &[&str]) -> Command {
         let mut command = holdfast(arguments);
         command.env("HOLDFAST_ENDPOINTS", &self.endpoint);
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         run(&mut self.client(arguments))
     }
 }
@@ -153,7 +153,8 @@ fn start_in(data: &TempDir) -> (Process, String) {
     let peers = format!("127.0.0.1:{}", free_port());
     let mut command = holdfast(&["serve", "--listen", &endpoint, "--peer-listen", &peers]);
     command.args(["--slot-bytes", "8MiB", "--checkpoint-interval-bytes", "64MiB"]);
-    let process = Process::spawn(command.arg("--data").arg(data.path()));
+    let process =
+        Process::spawn(command.env("HOLDFAST_LOG", "warn").arg("--data").arg(data.path()));
     let serves = holdfast(&["get", "absent", "--timeout", "60s", "--endpoints", &endpoint])
         .output()
         .unwrap();

@@ -20,7 +20,7 @@ pub(super) fn table(nodes: &[Node]) -> String {
     }
     for node in nodes {
         if let Err(problem) = &node.status {
-            text.push_str(&format!("\n{}: {problem}", name(node)));
+            text.extend(["\n", &name(node), ": ", problem]);
         }
     }
     if text.ends_with('\n') { text } else { text + "\n" }
@@ -44,12 +44,11 @@ fn row(node: &Node) -> Vec<String> {
     let id = node.id.map_or_else(dash, |id| id.to_string());
     let address = if node.address.is_empty() { dash() } else { node.address.clone() };
     let mut row = vec![id, address];
-    match &node.status {
-        Ok(status) => row.extend(cells(status)),
-        Err(_) => {
-            row.push("unreachable".to_owned());
-            row.extend(std::iter::repeat_with(dash).take(COLUMNS.len() - 4));
-        }
+    if let Ok(status) = &node.status {
+        row.extend(cells(status));
+    } else {
+        row.push("unreachable".to_owned());
+        row.extend(std::iter::repeat_with(dash).take(COLUMNS.len() - 4));
     }
     row.push(lag);
     row
