@@ -199,9 +199,9 @@ impl Cluster {
     /// What a node says about itself; `None` if it does not answer soon.
     pub async fn status(&self, id: u64) -> Option<NodeStatus> {
         let endpoint = self.endpoint(id);
-        let options = ClientOptions { timeout: Duration::from_secs(1), ..ClientOptions::default() };
-        let client = Client::connect(std::slice::from_ref(&endpoint), options).ok()?;
-        client.status(&endpoint).await.ok()
+        let endpoints = std::slice::from_ref(&endpoint);
+        let client = Client::connect(endpoints, ClientOptions::default()).ok()?;
+        client.with_timeout(Duration::from_secs(1)).status(&endpoint).await.ok()
     }
 
     /// Waits until one of the running nodes leads and a majority of them agrees.
