@@ -25,6 +25,9 @@ use crate::slots::SlotTable;
 use crate::tags::Owner;
 use crate::types::{Append, CheckpointInfo, CheckpointOrigin, Event, Meta, Position, Room, Status};
 
+/// The most that is reserved for a checkpoint on the word of whoever announces it: 4 TiB.
+const CHECKPOINT_RESERVED_BYTES_MAX: u64 = 1 << 42;
+
 /// The log and the checkpoints of one directory.
 pub struct Engine<D: Disk> {
     disk: D,
@@ -218,7 +221,9 @@ impl<D: Disk> Engine<D> {
         if !self.completions.is_empty() || !self.early.is_empty() {
             return Some(0);
         }
-        [self.log.next_due_us(), self.slots.next_due_us()].into_iter().flatten().min()
+        let has_ready_slot = self.slots.ready().is_some();
+        let dues = [self.log.next_due_us(has_ready_slot), self.slots.next_due_us()];
+        dues.into_iter().flatten().min()
     }
 
     /// Whether every write is durable and the newest promise says so: the moment for a clean stop.
@@ -309,8 +314,10 @@ impl<D: Disk> Engine<D> {
         }
         self.attempts += 1;
         let header = self.checkpoint_header(at, origin);
+        // No more is reserved than any file system holds; the rest shows when it is written.
+        let announced = bytes_announced.min(CHECKPOINT_RESERVED_BYTES_MAX);
         let disk = &mut self.disk;
-        let writer = CheckpointWriter::begin(origin, header, bytes_announced, self.attempts, disk);
+        let writer = CheckpointWriter::begin(origin, header, announced, self.attempts, disk);
         self.writers[slot_of(origin)] = Some(writer);
         self.log_bytes_at_begin[slot_of(origin)] = self.log.consumed_bytes();
         Ok(())

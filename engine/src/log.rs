@@ -240,8 +240,12 @@ impl Log {
     /// Whether nothing waits, nothing is in flight, and every frame with content is promised, or cannot be for want
     /// of a slot.
     pub(crate) fn is_settled(&self, has_ready_slot: bool) -> bool {
-        let can_note = has_ready_slot || self.has_room(BLOCK_BYTES);
-        self.queue.is_empty() && self.in_flight.is_empty() && !(can_note && self.needs_note())
+        let waits_for_note = self.needs_note() && self.can_note(has_ready_slot);
+        self.queue.is_empty() && self.in_flight.is_empty() && !waits_for_note
+    }
+
+    fn can_note(&self, has_ready_slot: bool) -> bool {
+        has_ready_slot || self.has_room(BLOCK_BYTES)
     }
 
     // What comes in.
@@ -331,14 +335,17 @@ impl Log {
         None
     }
 
-    /// When `next_frame` has something to do although nothing else happens.
-    pub(crate) fn next_due_us(&self) -> Option<u64> {
+    /// When `next_frame` has something to do although nothing else happens. What waits for a slot, or for the frames
+    /// in flight before a roll, has no such time.
+    pub(crate) fn next_due_us(&self, has_ready_slot: bool) -> Option<u64> {
         match self.in_flight.front() {
-            Some(oldest) if !self.queue.is_empty() && self.in_flight.len() < self.frames_max() => {
-                Some(oldest.submitted_us.saturating_add(self.options.overdue_us))
+            Some(oldest) => {
+                let may_start = !self.queue.is_empty()
+                    && self.in_flight.len() < self.frames_max()
+                    && self.has_room(self.first_frame_bytes() + BLOCK_BYTES);
+                may_start.then(|| oldest.submitted_us.saturating_add(self.options.overdue_us))
             }
-            Some(_) => None,
-            None => self.needs_note().then(|| self.note_due_us()),
+            None => (self.needs_note() && self.can_note(has_ready_slot)).then(|| self.note_due_us()),
         }
     }
 
