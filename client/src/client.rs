@@ -29,8 +29,8 @@ pub struct ClientOptions {
     pub cluster_id: Option<u128>,
     /// How long a call may take, with all its attempts.
     pub timeout: Duration,
-    /// Seeds the jitter of waits and the nonces of sessions; `None` takes it from the system. For tests:
-    /// clients with the same seed choose the same nonces, and so would share sessions.
+    /// Seeds the jitter of waits and the nonces of sessions; `None` takes it from the system. For
+    /// tests: clients with the same seed choose the same nonces, and so would share sessions.
     pub seed: Option<u64>,
 }
 
@@ -48,10 +48,10 @@ impl Default for ClientOptions {
 /// A client of one cluster. Clones share connections; when the last handle is gone (and the last
 /// [`Session`]), they are closed.
 ///
-/// Every call goes to the leader, wherever it moves, unless it says otherwise. A call that certainly was
-/// not done is repeated until the timeout; a read always is. A write outside of a session whose answer
-/// never came is never repeated: [`Error::certainty`] is then [`Certainty::Unknown`]. In a
-/// [`Session`] it is repeated, and takes effect once.
+/// Every call goes to the leader, wherever it moves, unless it says otherwise. A call that
+/// certainly was not done is repeated until the timeout; a read always is. A write outside of a
+/// session whose answer never came is never repeated: [`Error::certainty`] is then
+/// [`Certainty::Unknown`]. In a [`Session`] it is repeated, and takes effect once.
 #[derive(Clone)]
 pub struct Client {
     commands: mpsc::UnboundedSender<Command>,
@@ -110,7 +110,8 @@ pub struct LockReply {
 }
 
 impl Client {
-    /// A client that starts from these nodes (`host:port` each; one is enough, the others are learned).
+    /// A client that starts from these nodes (`host:port` each; one is enough, the others are
+    /// learned).
     ///
     /// Connects when the first call is made: an unreachable cluster shows as that call's error.
     /// Must be called within a tokio runtime.
@@ -198,7 +199,8 @@ impl Client {
         self.compare_and_set_in(None, key.into(), expect, value).await
     }
 
-    /// How the node at `endpoint` (`host:port`) says it is. It is asked once, whether it leads or not.
+    /// How the node at `endpoint` (`host:port`) says it is. It is asked once, whether it leads or
+    /// not.
     pub async fn status(&self, endpoint: &str) -> Result<NodeStatus> {
         match self.call_endpoint(endpoint, Request::Status).await? {
             Response::Status(status) => Ok(*status),
@@ -217,8 +219,8 @@ impl Client {
         }
     }
 
-    /// Opens a session that lives for `ttl` (1 s to 24 h) after this client was last heard, and is kept
-    /// alive until it is closed or dropped. The label is for people who look at sessions.
+    /// Opens a session that lives for `ttl` (1 s to 24 h) after this client was last heard, and is
+    /// kept alive until it is closed or dropped. The label is for people who look at sessions.
     pub async fn session(&self, ttl: Duration, label: impl Into<Bytes>) -> Result<Session> {
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let (reply_to, reply) = oneshot::channel();

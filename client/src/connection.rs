@@ -115,8 +115,8 @@ impl Connection {
 
     /// Sends what is queued, waits until at least one reply has arrived, and appends all that have.
     ///
-    /// May be dropped and called again at any time: nothing is lost. After an error the connection is
-    /// of no use, and the outcome of every request without a reply is unknown.
+    /// May be dropped and called again at any time: nothing is lost. After an error the connection
+    /// is of no use, and the outcome of every request without a reply is unknown.
     pub async fn exchange(&mut self, replies: &mut Vec<Reply>) -> Result<(), Error> {
         poll_fn(|cx| self.poll_exchange(cx, replies)).await
     }

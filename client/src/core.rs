@@ -7,12 +7,13 @@
 //!
 //! Rules:
 //! - A call gets exactly one outcome, unless it was abandoned.
-//! - A write is sent again only with the same (session, sequence), or after an answer that says that
-//!   it was not done. A write without a session whose answer never came ends as *unknown* (P45).
-//! - Once an attempt of a write may have been executed, "not done" from a later attempt does not make
-//!   it certain: the outcome stays *unknown* unless the answer comes out of the log itself.
-//! - A session's life is counted from the sending of what renewed it. When it has passed, the session
-//!   is lost for good, whatever the server would say.
+//! - A write is sent again only with the same (session, sequence), or after an answer that says
+//!   that it was not done. A write without a session whose answer never came ends as *unknown*
+//!   (P45).
+//! - Once an attempt of a write may have been executed, "not done" from a later attempt does not
+//!   make it certain: the outcome stays *unknown* unless the answer comes out of the log itself.
+//! - A session's life is counted from the sending of what renewed it. When it has passed, the
+//!   session is lost for good, whatever the server would say.
 //! - A lock that nobody waits for any more is given back as soon as it is granted.
 
 mod backoff;
@@ -198,7 +199,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// A client that starts from these endpoints (`host:port` each), with a generator seeded by `seed`.
+    /// A client that starts from these endpoints (`host:port` each), with a generator seeded by
+    /// `seed`.
     ///
     /// Connects to nobody before the first call.
     pub fn new(hello: Hello, endpoints: &[String], seed: u64) -> Result<Core, Error> {
@@ -230,7 +232,8 @@ impl Core {
         })
     }
 
-    /// The next thing to do, if there is any. To be called until it answers `None` after every input.
+    /// The next thing to do, if there is any. To be called until it answers `None` after every
+    /// input.
     pub fn poll_output(&mut self) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
@@ -240,7 +243,8 @@ impl Core {
         Some(Output::Send { conn, bytes })
     }
 
-    /// When [`Core::tick`] is to be called at the latest; [`Micros::NEVER`] if nothing waits for time.
+    /// When [`Core::tick`] is to be called at the latest; [`Micros::NEVER`] if nothing waits for
+    /// time.
     pub fn wake_at(&self) -> Micros {
         let deadline = self.deadlines.first().map_or(Micros::NEVER, |(deadline, _)| *deadline);
         let conns = self.conns.values().map(Conn::wake_at);

@@ -131,8 +131,8 @@ async fn sleep_until(wake_at: Option<Instant>) {
 }
 
 impl Driver {
-    /// Every handle is gone. What they left behind that others wait for is done first: locks are given
-    /// back, sessions are closed. It ends by the deadlines that those calls have.
+    /// Every handle is gone. What they left behind that others wait for is done first: locks are
+    /// given back, sessions are closed. It ends by the deadlines that those calls have.
     async fn finish(mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
         while self.core.pending_calls() > 0 {
             let wake_at = self.wake_at();
@@ -167,7 +167,8 @@ impl Driver {
     fn wake_at(&self) -> Option<Instant> {
         match self.core.wake_at() {
             Micros::NEVER => None,
-            // The timer counts in milliseconds: rounded up, so that the time has come when it fires.
+            // The timer counts in milliseconds: rounded up, so that the time has come when it
+            // fires.
             Micros(at) => Some(self.started + Duration::from_millis(at.div_ceil(1000))),
         }
     }

@@ -33,9 +33,9 @@
 //!
 //! # When something fails
 //!
-//! [`Error::certainty`] says whether the call took effect: certainly not, certainly, or unknown. Reads
-//! and everything in a [`Session`] are repeated until the timeout of the call; a write outside of a
-//! session is repeated only after an answer that says that it was not done.
+//! [`Error::certainty`] says whether the call took effect: certainly not, certainly, or unknown.
+//! Reads and everything in a [`Session`] are repeated until the timeout of the call; a write
+//! outside of a session is repeated only after an answer that says that it was not done.
 //!
 //! # Three ways in
 //!

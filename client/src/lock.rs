@@ -7,8 +7,8 @@ use crate::session::Session;
 
 /// A lock held by a [`Session`]. Dropping it gives the lock back in the background.
 ///
-/// Holding a guard does not prove that the lock is still held: the session may have ended meanwhile, and
-/// this process may have been asleep. What must never be done by two holders carries
+/// Holding a guard does not prove that the lock is still held: the session may have ended
+/// meanwhile, and this process may have been asleep. What must never be done by two holders carries
 /// [`LockGuard::token`], and the resource refuses tokens lower than the highest that it has seen.
 pub struct LockGuard {
     session: Session,

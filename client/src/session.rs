@@ -20,14 +20,14 @@ use crate::{Error, Result};
 
 /// A session at the server, kept alive in the background. Clones are the same session.
 ///
-/// Writes made in a session take effect exactly once, however often they had to be sent. The session's
-/// locks are held until they are released or the session ends: by [`Session::close`], by the drop of its
-/// last clone and guard, or because the server could not be reached for its time to live, counted from the
-/// sending of the last keep-alive that was answered.
+/// Writes made in a session take effect exactly once, however often they had to be sent. The
+/// session's locks are held until they are released or the session ends: by [`Session::close`], by
+/// the drop of its last clone and guard, or because the server could not be reached for its time to
+/// live, counted from the sending of the last keep-alive that was answered.
 ///
-/// At most 1,024 requests of one session can be unanswered. While an acquire waits for its lock, 1,023
-/// writes can follow it in the same session; wait for locks in a session of their own if that can take
-/// long.
+/// At most 1,024 requests of one session can be unanswered. While an acquire waits for its lock,
+/// 1,023 writes can follow it in the same session; wait for locks in a session of their own if that
+/// can take long.
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
@@ -95,8 +95,8 @@ impl Session {
 
     /// Acquires a lock: `None` when others hold it, or did so for as long as `wait` says.
     ///
-    /// Two acquires of one session exclude each other like those of two. If the returned future is dropped,
-    /// the lock is given back as soon as it is granted.
+    /// Two acquires of one session exclude each other like those of two. If the returned future is
+    /// dropped, the lock is given back as soon as it is granted.
     pub async fn lock(&self, name: impl Into<Bytes>, wait: Wait) -> Result<Option<LockGuard>> {
         let name = name.into();
         let origin = Origin::NONE;
@@ -163,7 +163,8 @@ impl Session {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // A session that was closed or lost is not known any more, and closing it again does nothing.
+        // A session that was closed or lost is not known any more, and closing it again does
+        // nothing.
         let close = Command::CloseSession {
             session: self.key,
             timeout: self.client.timeout(),

@@ -1,4 +1,5 @@
-//! The client against nodes that run in this process, answer from memory, and misbehave when told to.
+//! The client against nodes that run in this process, answer from memory, and misbehave when told
+//! to.
 
 mod fake;
 

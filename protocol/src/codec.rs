@@ -1,13 +1,14 @@
 //! Reading and writing the primitives that bodies are made of.
 //!
-//! Integers are little-endian. A byte string is its length as `u32` and its bytes. An optional field is one
-//! byte, 0 or 1, followed by the field if it is 1.
+//! Integers are little-endian. A byte string is its length as `u32` and its bytes. An optional
+//! field is one byte, 0 or 1, followed by the field if it is 1.
 
 #![deny(clippy::indexing_slicing)]
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Why a body is not the message that its frame's type says. The caller's mistake: nothing was done.
+/// Why a body is not the message that its frame's type says. The caller's mistake: nothing was
+/// done.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {

@@ -17,7 +17,8 @@ pub enum Certainty {
     NotDone,
     /// It certainly took effect: it must not be sent again.
     Done,
-    /// It may have taken effect, or may do so later: only the same (session, sequence) may be sent again.
+    /// It may have taken effect, or may do so later: only the same (session, sequence) may be sent
+    /// again.
     Unknown,
 }
 

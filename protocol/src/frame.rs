@@ -12,9 +12,9 @@
 //!    24 | body: `length` bytes …
 //! ```
 //!
-//! The magic comes first so that garbage is told from a frame by its first byte, and the length is held against
-//! a cap before anything waits for it or makes room for it. The checksum is the CRC-32/IEEE of bytes 0..4
-//! followed by bytes 8 to the end of the body.
+//! The magic comes first so that garbage is told from a frame by its first byte, and the length is
+//! held against a cap before anything waits for it or makes room for it. The checksum is the
+//! CRC-32/IEEE of bytes 0..4 followed by bytes 8 to the end of the body.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -91,7 +91,8 @@ pub enum FrameError {
         /// The reserved bytes.
         reserved: u16,
     },
-    /// The checksum does not match: the bytes were damaged on their way, or written by a faulty program.
+    /// The checksum does not match: the bytes were damaged on their way, or written by a faulty
+    /// program.
     #[error("the frame's checksum is {stated:#010x} but its bytes give {computed:#010x}")]
     BadChecksum {
         /// What the header says.
@@ -103,9 +104,10 @@ pub enum FrameError {
 
 /// Takes one frame off the front of `buf`; `Ok(None)` when it has not arrived whole.
 ///
-/// What is wrong with a header is reported as soon as its bytes are there. Nothing is allocated, and nothing is
-/// copied: the body shares the buffer. `body_bytes_max` is the cap of the connection's state:
-/// [`HANDSHAKE_BODY_BYTES_MAX`](crate::HANDSHAKE_BODY_BYTES_MAX) before the handshake is done, then
+/// What is wrong with a header is reported as soon as its bytes are there. Nothing is allocated,
+/// and nothing is copied: the body shares the buffer. `body_bytes_max` is the cap of the
+/// connection's state: [`HANDSHAKE_BODY_BYTES_MAX`](crate::HANDSHAKE_BODY_BYTES_MAX) before the
+/// handshake is done, then
 /// [`Limits::request_body_bytes_max`](crate::Limits::request_body_bytes_max) for requests and
 /// [`Limits::reply_body_bytes_max`](crate::Limits::reply_body_bytes_max) for replies.
 pub fn decode(buf: &mut BytesMut, body_bytes_max: u32) -> Result<Option<Frame>, FrameError> {
@@ -210,7 +212,8 @@ fn check_start(buf: &[u8]) -> Result<(), FrameError> {
     }
 }
 
-/// CRC-32/IEEE of [`START`], bit by bit, at compile time: the checksum of every frame starts from here.
+/// CRC-32/IEEE of [`START`], bit by bit, at compile time: the checksum of every frame starts from
+/// here.
 const fn crc32_of_start() -> u32 {
     let bytes = u32::from_le_bytes(START);
     let mut crc = !bytes;

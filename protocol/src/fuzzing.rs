@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use crate::frame::{self, Frame};
 use crate::{HANDSHAKE_BODY_BYTES_MAX, Hello, Limits, Request, Response, Welcome};
 
-/// Reads `data` as a connection of each kind would; whatever is understood must survive a round trip.
+/// Reads `data` as a connection of each kind would; whatever is understood must survive a round
+/// trip.
 pub fn frame_decode(data: &[u8]) {
     for cap in [HANDSHAKE_BODY_BYTES_MAX, Limits::default().request_body_bytes_max()] {
         let mut buf = BytesMut::from(data);

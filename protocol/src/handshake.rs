@@ -48,19 +48,22 @@ impl Hello {
         }
     }
 
-    /// What a server of this crate's version that belongs to `cluster_id` makes of it: the version to speak.
+    /// What a server of this crate's version that belongs to `cluster_id` makes of it: the version
+    /// to speak.
     pub fn accept(&self, cluster_id: u128) -> Result<u16, Error> {
         if !(self.version_min..=self.version_max).contains(&PROTOCOL_VERSION) {
             let (min, max) = (self.version_min, self.version_max);
             let message = format!(
-                "the client speaks protocol versions {min} to {max}, this server {PROTOCOL_VERSION}; use a client of this server's release"
+                "the client speaks protocol versions {min} to {max}, this server \
+                 {PROTOCOL_VERSION}; use a client of this server's release"
             );
             return Err(Error::not_done(ErrorCode::UnsupportedVersion, message));
         }
         match self.cluster_id {
             Some(wanted) if wanted != cluster_id => {
                 let message = format!(
-                    "the client wants cluster {wanted:032x}, this is {cluster_id:032x}; check the endpoints"
+                    "the client wants cluster {wanted:032x}, this is {cluster_id:032x}; \
+                     check the endpoints"
                 );
                 Err(Error::not_done(ErrorCode::WrongCluster, message))
             }
@@ -116,7 +119,8 @@ impl Welcome {
         });
     }
 
-    /// Reads the body of a frame whose type is `kind`: a welcome, or the error with which the server refuses.
+    /// Reads the body of a frame whose type is `kind`: a welcome, or the error with which the
+    /// server refuses.
     pub fn decode(kind: u8, body: Bytes) -> Result<Result<Welcome, Error>, DecodeError> {
         match kind {
             kind::WELCOME => Welcome::decode_body(body).map(Ok),

@@ -1,13 +1,14 @@
 //! The client protocol of holdfast: frames, the handshake, requests, replies and errors, as bytes.
 //!
-//! This crate does no I/O and knows nothing of servers: it turns values into bytes and bytes into values, and
-//! says what is wrong with bytes that are not a message. Everything on the wire is little-endian.
-//! `docs/protocol.md` describes the same in words and byte tables, complete enough to write a client from.
+//! This crate does no I/O and knows nothing of servers: it turns values into bytes and bytes into
+//! values, and says what is wrong with bytes that are not a message. Everything on the wire is
+//! little-endian. `docs/protocol.md` describes the same in words and byte tables, complete enough
+//! to write a client from.
 //!
-//! A connection goes through two states. First the client sends one [`Hello`] and the server answers with one
-//! [`Welcome`] or an [`Error`]; frames are small here ([`HANDSHAKE_BODY_BYTES_MAX`]). Then the client
-//! sends any number of [`Request`]s without waiting, and each gets exactly one [`Response`] that carries
-//! its request id, in any order.
+//! A connection goes through two states. First the client sends one [`Hello`] and the server
+//! answers with one [`Welcome`] or an [`Error`]; frames are small here
+//! ([`HANDSHAKE_BODY_BYTES_MAX`]). Then the client sends any number of [`Request`]s without
+//! waiting, and each gets exactly one [`Response`] that carries its request id, in any order.
 //!
 //! ```
 //! use bytes::{Bytes, BytesMut};

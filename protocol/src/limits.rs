@@ -18,10 +18,12 @@ pub const HANDSHAKE_BODY_BYTES_MAX: u32 = 4 * 1024;
 /// What a frame's body may hold besides its key and value, in bytes.
 pub const FRAME_SLACK_BYTES: usize = 4 * 1024;
 
-/// A page of a range reply ends before its keys and values exceed this many bytes, unless it has one item only.
+/// A page of a range reply ends before its keys and values exceed this many bytes, unless it has
+/// one item only.
 pub const RANGE_PAGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// How many requests of one session may be unanswered: a sequence is below the lowest unanswered one plus this.
+/// How many requests of one session may be unanswered: a sequence is below the lowest unanswered
+/// one plus this.
 pub const SESSION_WINDOW: u64 = 1024;
 
 /// The shortest time to live of a session, in milliseconds.

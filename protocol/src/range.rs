@@ -66,7 +66,8 @@ impl KeyRange {
     }
 }
 
-/// The first key after all that begin with `prefix`: its last byte below 255 plus one, and nothing after it.
+/// The first key after all that begin with `prefix`: its last byte below 255 plus one, and nothing
+/// after it.
 fn successor_of_prefix(prefix: &[u8]) -> Option<Bytes> {
     let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
     let mut end = BytesMut::from(prefix.get(..=last)?);

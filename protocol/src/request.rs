@@ -94,8 +94,8 @@ pub enum Request {
         key: Bytes,
         /// What it must be.
         expect: Expect,
-        /// The new value; `None` deletes the key. Together with an expected value at most as long as one
-        /// value may be.
+        /// The new value; `None` deletes the key. Together with an expected value at most as long
+        /// as one value may be.
         value: Option<Bytes>,
     },
     /// Reads a key.
@@ -118,7 +118,8 @@ pub enum Request {
     },
     /// Opens a session.
     SessionOpen {
-        /// Random, chosen by the client: an open repeated with the same nonce answers the same session.
+        /// Random, chosen by the client: an open repeated with the same nonce answers the same
+        /// session.
         nonce: u128,
         /// How long the session outlives its last keep-alive, in milliseconds.
         ttl_ms: u64,
@@ -135,7 +136,8 @@ pub enum Request {
         /// Which session.
         session: u64,
     },
-    /// Acquires a lock for the origin's session. Needs a session. The reply may take as long as `wait`.
+    /// Acquires a lock for the origin's session. Needs a session. The reply may take as long as
+    /// `wait`.
     LockAcquire {
         /// Whose lock it will be.
         origin: Origin,
@@ -195,7 +197,8 @@ impl Origin {
             return Ok(());
         }
         let message = format!(
-            "sequence {sequence} is {SESSION_WINDOW} or more above the lowest unanswered one, {lowest_unanswered}"
+            "sequence {sequence} is {SESSION_WINDOW} or more above the lowest unanswered \
+             one, {lowest_unanswered}"
         );
         Err(Error::not_done(ErrorCode::SequenceTooFar, message))
     }
@@ -435,7 +438,8 @@ impl Request {
     }
 }
 
-/// Appends a whole frame with a [`Request::Put`] of borrowed bytes, for programs that count every copy.
+/// Appends a whole frame with a [`Request::Put`] of borrowed bytes, for programs that count every
+/// copy.
 pub fn encode_put_request(
     request_id: u64,
     origin: Origin,

@@ -179,7 +179,8 @@ impl ItemRef<'_> {
 /// Bytes of an item of a page besides its key and value.
 const RANGE_ITEM_BYTES_MIN: usize = 4 + 4 * 8 + 4;
 
-/// Writes a [`Response::Range`] item by item, from borrowed bytes, straight into the connection's buffer.
+/// Writes a [`Response::Range`] item by item, from borrowed bytes, straight into the connection's
+/// buffer.
 ///
 /// ```
 /// # use bytes::BytesMut;
@@ -208,8 +209,8 @@ impl<'a> RangeReply<'a> {
         RangeReply { out, frame_start, items_start, count: 0 }
     }
 
-    /// Appends an item; or answers false, having appended nothing, because the page is full: its items would
-    /// exceed [`RANGE_PAGE_BYTES_MAX`]. An empty page takes any item.
+    /// Appends an item; or answers false, having appended nothing, because the page is full: its
+    /// items would exceed [`RANGE_PAGE_BYTES_MAX`]. An empty page takes any item.
     #[must_use]
     pub fn push(&mut self, key: &[u8], item: ItemRef<'_>) -> bool {
         let page_bytes = self.out.len() - self.items_start;

@@ -35,7 +35,8 @@ impl Jitter {
         u128::from(self.next()) << 64 | u128::from(self.next())
     }
 
-    /// When to try again after `failures` failures in a row: between half of the wait and all of it.
+    /// When to try again after `failures` failures in a row: between half of the wait and all of
+    /// it.
     ///
     /// Requires: `wait_us_max` is at least two microseconds.
     pub(super) fn retry_at(&mut self, now: Micros, failures: u32, wait_us_max: u64) -> Micros {

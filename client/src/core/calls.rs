@@ -26,8 +26,8 @@ impl Core {
 
     /// The caller does not wait for the outcome any more. There will be no [`Output::Done`] for it.
     ///
-    /// What was not sent is dropped. What was sent may still take effect, except that a lock that is
-    /// granted is given back at once.
+    /// What was not sent is dropped. What was sent may still take effect, except that a lock that
+    /// is granted is given back at once.
     pub fn abandon(&mut self, now: Micros, ticket: Ticket) {
         match self.pending.get(&ticket).map(|pending| pending.role) {
             Some(Role::Caller) if !self.make_orphan(ticket) => {
@@ -157,8 +157,8 @@ impl Core {
         pending.is_some_and(|pending| matches!(pending.request, Request::LockAcquire { .. }))
     }
 
-    /// A full window moves on when its oldest request is answered. If that is an acquire, it may take
-    /// for ever: better say so than wait for it.
+    /// A full window moves on when its oldest request is answered. If that is an acquire, it may
+    /// take for ever: better say so than wait for it.
     fn refuse_behind_acquire(&mut self, ticket: Ticket) {
         let message = "the session's window is full behind an acquire that waits for its lock; \
                        wait for locks in a session of their own";

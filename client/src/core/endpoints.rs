@@ -62,8 +62,8 @@ impl Endpoints {
         self.leader = endpoint;
     }
 
-    /// Takes another node for the leader: the next one that may be tried now, or else the one that may
-    /// be tried soonest. With one node only, the same again.
+    /// Takes another node for the leader: the next one that may be tried now, or else the one that
+    /// may be tried soonest. With one node only, the same again.
     pub(super) fn rotate(&mut self, now: Micros) {
         let count = self.all.len();
         let others = (1..=count).map(|step| (self.leader + step) % count);

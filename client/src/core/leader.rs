@@ -8,8 +8,8 @@ use super::endpoints::Endpoint;
 use super::{ConnId, Core, Micros, Output, Ticket};
 use crate::Error;
 
-/// How many hints in a row are followed at once. After that the nodes seem to disagree, and time must
-/// pass.
+/// How many hints in a row are followed at once. After that the nodes seem to disagree, and time
+/// must pass.
 const HINTS_AT_ONCE_MAX: u32 = 3;
 
 impl Core {
@@ -201,8 +201,8 @@ impl Core {
         }
     }
 
-    /// The endpoint of `conn` if it is still the one we take for the leader. Of many answers that say
-    /// the same, one is acted upon: after it the leader is another, or a pause has begun.
+    /// The endpoint of `conn` if it is still the one we take for the leader. Of many answers that
+    /// say the same, one is acted upon: after it the leader is another, or a pause has begun.
     fn leader_endpoint_of(&self, now: Micros, conn: ConnId) -> Option<usize> {
         let endpoint = self.conns.get(&conn)?.endpoint;
         (endpoint == self.endpoints.leader() && now >= self.leader_pause).then_some(endpoint)
@@ -231,7 +231,8 @@ impl Core {
         }
     }
 
-    /// A frame arrived on a connection. Its body must not exceed the cap of [`Core::body_bytes_max`].
+    /// A frame arrived on a connection. Its body must not exceed the cap of
+    /// [`Core::body_bytes_max`].
     pub fn received(&mut self, now: Micros, conn: ConnId, frame: Frame) {
         if let Some(link) = self.conns.get_mut(&conn) {
             link.heard(now);

@@ -62,8 +62,8 @@ impl Session {
         self.renewed(ttl_ms, sent_at);
     }
 
-    /// The server renewed the session for a request that was sent at `sent_at`. Counting from then is
-    /// safe: the server cannot have counted from an earlier moment.
+    /// The server renewed the session for a request that was sent at `sent_at`. Counting from then
+    /// is safe: the server cannot have counted from an earlier moment.
     pub(super) fn renewed(&mut self, ttl_ms: u64, sent_at: Micros) {
         self.ttl_us = ttl_ms.saturating_mul(1000);
         self.alive_until = sent_at.plus(self.ttl_us);

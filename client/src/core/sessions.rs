@@ -13,8 +13,9 @@ const KEEP_ALIVE_RETRY_US: u64 = 200_000;
 impl Core {
     /// Opens a session. Calls may be made in it at once; they are sent when it is open.
     ///
-    /// The ticket's outcome is [`Response::SessionOpened`] or why it was not opened. If the deadline
-    /// passes, the session may exist at the server until its time to live is over; nothing refers to it.
+    /// The ticket's outcome is [`Response::SessionOpened`] or why it was not opened. If the
+    /// deadline passes, the session may exist at the server until its time to live is over; nothing
+    /// refers to it.
     pub fn open_session(
         &mut self,
         now: Micros,
@@ -31,8 +32,8 @@ impl Core {
         (session, ticket)
     }
 
-    /// Ends a session and releases its locks. New calls in it are refused from here on; when the server
-    /// has answered, or the deadline has passed, the session is lost for this client.
+    /// Ends a session and releases its locks. New calls in it are refused from here on; when the
+    /// server has answered, or the deadline has passed, the session is lost for this client.
     pub fn close_session(&mut self, now: Micros, session: SessionKey, deadline: Micros) -> Ticket {
         let open = self.sessions.get_mut(&session).filter(|state| state.phase == Phase::Open);
         let Some(state) = open else {
@@ -116,7 +117,8 @@ impl Core {
         }
     }
 
-    /// The session has ended for this client, once and for all: says so, and ends what belongs to it.
+    /// The session has ended for this client, once and for all: says so, and ends what belongs to
+    /// it.
     pub(super) fn lose_session(&mut self, key: SessionKey, reason: &str) {
         let Some(session) = self.sessions.remove(&key) else {
             return;

@@ -811,9 +811,9 @@ fn idle_connection_to_a_node_that_does_not_lead_is_closed() {
     assert_eq!(world.links.keys().collect::<Vec<_>>(), ["a:1"]);
 }
 
-/// A write's history as seen from the nodes, for any schedule: without a session it arrives at most once
-/// after an outcome that was not "not done"; with a session every arrival has the same sequence; and
-/// every call gets exactly one outcome.
+/// A write's history as seen from the nodes, for any schedule: without a session it arrives at most
+/// once after an outcome that was not "not done"; with a session every arrival has the same
+/// sequence; and every call gets exactly one outcome.
 mod any_schedule {
     use proptest::prelude::*;
 

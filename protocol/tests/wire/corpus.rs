@@ -1,6 +1,7 @@
 //! Replays the corpus of the fuzz target `frame_decode` on a stable compiler.
 //!
-//! `HOLDFAST_REWRITE_GOLDEN=1` writes one seed for every sample message, beside what fuzzing has found.
+//! `HOLDFAST_REWRITE_GOLDEN=1` writes one seed for every sample message, beside what fuzzing has
+//! found.
 
 use std::path::PathBuf;
 use std::{env, fs};

@@ -92,7 +92,8 @@ fn any_flipped_bit_is_noticed_in_every_message() {
             let mut wire = whole.clone();
             wire[bit / 8] ^= 1 << (bit % 8);
             let decoded = frame::decode(&mut wire, CAP);
-            // A length that grew makes the decoder wait for bytes that never come, or exceeds the cap.
+            // A length that grew makes the decoder wait for bytes that never come, or exceeds the
+            // cap.
             let waits = (64..96).contains(&bit) && decoded == Ok(None);
             assert!(waits || decoded.is_err(), "{name}: bit {bit} gave {decoded:?}");
         }

@@ -1,7 +1,7 @@
 //! The bytes on the wire do not change: one file of golden bytes for every message.
 //!
-//! `HOLDFAST_REWRITE_GOLDEN=1 cargo test -p protocol --test golden` rewrites the files; the change is then
-//! reviewed, and goes together with one of `docs/protocol.md`.
+//! `HOLDFAST_REWRITE_GOLDEN=1 cargo test -p protocol --test golden` rewrites the files; the change
+//! is then reviewed, and goes together with one of `docs/protocol.md`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

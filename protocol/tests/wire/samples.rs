@@ -1,4 +1,5 @@
-//! One message of every kind, and of every shape that a kind has, each under the name of its golden file.
+//! One message of every kind, and of every shape that a kind has, each under the name of its golden
+//! file.
 
 use bytes::{Bytes, BytesMut};
 use protocol::{
