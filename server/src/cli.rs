@@ -12,7 +12,7 @@ use crate::commands::outcome::{Exit, Failure};
 use crate::commands::{del, dev, exec, get, lock, put, range, serve, status};
 
 const LONG_ABOUT: &str = "\
-holdfast keeps keys, locks and sessions on several machines at once and loses nothing that it has
+holdfast keeps keys, locks and sessions on several machines at once and loses nothing that it has \
 acknowledged, as long as a majority of them comes back.
 
 Start with `holdfast dev`: three real nodes on this machine, with one command.";

@@ -11,7 +11,7 @@ use super::output::{Format, Output, OutputArgs};
 use super::range::RangeArgs;
 
 const LONG_ABOUT: &str = "\
-Deletes one key, or all keys of a range as one change, and answers how many there were. If there was
+Deletes one key, or all keys of a range as one change, and answers how many there were. If there was \
 none, the exit code is 3.";
 
 const AFTER_HELP: &str = "\

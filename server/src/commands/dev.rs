@@ -8,12 +8,12 @@ use crate::config::IoBackend;
 use crate::dev;
 
 const LONG_ABOUT: &str = "\
-Starts a cluster on this machine, one server process for each node, and prints
-`ready ADDR,ADDR,…` when it serves, then commands to try. Clients connect to the ports from
+Starts a cluster on this machine, one server process for each node, and prints \
+`ready ADDR,ADDR,…` when it serves, then commands to try. Clients connect to the ports from \
 --base-port on, peers ten ports above.
 
-It is the real thing: every write is on the disks of a majority before it is acknowledged. Nodes that
-end are reported and not restarted, so that you can kill one and watch the others go on.
+It is the real thing: every write is on the disks of a majority before it is acknowledged. Nodes that \
+end are reported and not restarted, so that you can kill one and watch the others go on. \
 Ctrl-C stops all of them. Settings like HOLDFAST_ELECTION_TIMEOUT_MS reach every node.";
 
 const AFTER_HELP: &str = "\

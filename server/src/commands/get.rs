@@ -13,7 +13,7 @@ use super::output::{Format, Output, OutputArgs, insert_bytes};
 const LONG_ABOUT: &str = "\
 Reads a key and writes its value, byte for byte, with a line end after it.
 
-The value is the newest that anybody was told is written, from whichever node it is read. With --stale
+The value is the newest that anybody was told is written, from whichever node it is read. With --stale \
 one node answers from what it has, which may be old; that also works without a majority.";
 
 const AFTER_HELP: &str = "\

@@ -17,14 +17,14 @@ mod child;
 const LONG_ABOUT: &str = "\
 Waits for the lock NAME, runs COMMAND while holding it, and releases it when COMMAND has ended.
 
-COMMAND finds the fencing token in HOLDFAST_FENCE and the lock's name in HOLDFAST_LOCK. The token is
-higher than that of every grant before: whatever COMMAND writes to should refuse lower ones, as a
+COMMAND finds the fencing token in HOLDFAST_FENCE and the lock's name in HOLDFAST_LOCK. The token is \
+higher than that of every grant before: whatever COMMAND writes to should refuse lower ones, as a \
 paused process cannot know that its lock has passed on.
 
-If the nodes cannot be reached for the session's time to live, the lock is lost; COMMAND gets SIGTERM,
+If the nodes cannot be reached for the session's time to live, the lock is lost; COMMAND gets SIGTERM, \
 and SIGKILL if it has not ended after 5 s. SIGINT, SIGTERM and SIGHUP are passed on to COMMAND.
 
-The exit code is COMMAND's own (128 + N if signal N killed it), 4 if the lock was not acquired, 5 if
+The exit code is COMMAND's own (128 + N if signal N killed it), 4 if the lock was not acquired, 5 if \
 the cluster did not answer or the lock was lost.";
 
 const AFTER_HELP: &str = "\

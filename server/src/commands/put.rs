@@ -14,7 +14,7 @@ use super::output::{Format, Output, OutputArgs};
 const LONG_ABOUT: &str = "\
 Sets a key and answers the revision of the write, once a majority of the nodes has it on disk.
 
-With --if-absent, --if-value or --if-revision the key is set only if it is as stated; if it is not,
+With --if-absent, --if-value or --if-revision the key is set only if it is as stated; if it is not, \
 nothing changes and the exit code is 4.";
 
 const AFTER_HELP: &str = "\

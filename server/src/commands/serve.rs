@@ -16,12 +16,12 @@ use crate::shutdown::Stop;
 const LONG_ABOUT: &str = "\
 Runs one node of a cluster until SIGTERM or ctrl-C.
 
-Settings come from four places, each stronger than the one before: defaults, the file of --config
-(TOML, the flags' names with _ for -), environment variables HOLDFAST_…, flags. Everything is checked
+Settings come from four places, each stronger than the one before: defaults, the file of --config \
+(TOML, the flags' names with _ for -), environment variables HOLDFAST_…, flags. Everything is checked \
 before anything starts.
 
-A node finds its peers by --peers, the same list on every node, and founds the cluster with them when
-all are there for the first time. Its log goes to stderr; HOLDFAST_LOG sets the level
+A node finds its peers by --peers, the same list on every node, and founds the cluster with them when \
+all are there for the first time. Its log goes to stderr; HOLDFAST_LOG sets the level \
 (error, warn, info, debug).";
 
 const AFTER_HELP: &str = "\

@@ -16,9 +16,9 @@ mod table;
 const LONG_ABOUT: &str = "\
 Asks every node that is named, and every node that these know, how it is.
 
-COMMIT is the highest entry known to be on a majority's disks, APPLIED the highest whose effect can be
-read, DURABLE the highest on the node's own disk. LAG is how many entries the node lacks, as the leader
-sees it. DISK is how it writes: io_uring or system calls, direct or through the page cache.
+COMMIT is the highest entry known to be on a majority's disks, APPLIED the highest whose effect can be \
+read, DURABLE the highest on the node's own disk. LAG is how many entries the node lacks, as the leader \
+sees it. DISK is how it writes: io_uring or system calls, direct or through the page cache. \
 The exit code is 5 if no node answers.";
 
 const AFTER_HELP: &str = "\

@@ -71,7 +71,7 @@ fn signal_is_passed_on_and_the_lock_goes_to_the_one_that_waits() {
 #[test]
 fn command_can_end_by_itself_after_a_signal() {
     let node = Node::start();
-    let graceful = "trap 'echo cleaned; exit 9' TERM; sleep 600 & echo runs; wait";
+    let graceful = "trap 'echo cleaned; exit 9' TERM; echo runs; while :; do sleep 0.02; done";
     let mut holder = hold(&node, &[], &["sh", "-c", graceful]);
     holder.read_until(|line| line == "runs");
     holder.signal(Signal::TERM);

@@ -8,13 +8,15 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// The binary, with nothing of this environment that could change what it does.
+/// The binary, with nothing of this environment that could change what it does. Its nodes are patient:
+/// on a machine that is busy with other tests a leader must not lose its office in between.
 pub(crate) fn holdfast(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     let inherited = std::env::vars_os().map(|(name, _)| name);
     for name in inherited.filter(|name| name.to_string_lossy().starts_with("HOLDFAST_")) {
         command.env_remove(name);
     }
+    command.env("HOLDFAST_ELECTION_TIMEOUT_MS", "1000");
     command.args(arguments).stdin(Stdio::null());
     command
 }

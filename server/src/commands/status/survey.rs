@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use client::Client;
+use client::{Client, Error};
 use protocol::{NodeStatus, PeerState, PeerStatus, Role};
 use tokio::task::JoinSet;
 
@@ -41,10 +41,15 @@ async fn ask(client: &Client, addresses: &BTreeSet<String>) -> Vec<Answer> {
         let client = client.clone();
         asking.spawn(async move {
             let status = client.status(&address).await;
-            (address, status.map_err(|error| error.to_string()))
+            (address, status.map_err(problem))
         });
     }
     asking.join_all().await
+}
+
+/// Why a node says nothing, which needs no word on whether the question took effect.
+fn problem(error: Error) -> String {
+    if let Error::Disconnected { problem, .. } = error { problem } else { error.to_string() }
 }
 
 fn named(answers: &[Answer]) -> impl Iterator<Item = String> {

@@ -20,7 +20,8 @@ pub(super) fn table(nodes: &[Node]) -> String {
     }
     for node in nodes {
         if let Err(problem) = &node.status {
-            text.extend(["\n", &name(node), ": ", problem]);
+            let node = node.id.map_or_else(String::new, |id| format!("node {id}: "));
+            text.extend(["\n", &node, problem]);
         }
     }
     if text.ends_with('\n') { text } else { text + "\n" }
@@ -67,13 +68,6 @@ fn cells(status: &NodeStatus) -> [String; 8] {
         status.revision.to_string(),
         format!("{}/{access}", status.disk.backend),
     ]
-}
-
-fn name(node: &Node) -> String {
-    match (node.id, node.address.as_str()) {
-        (Some(id), _) => format!("node {id}"),
-        (None, address) => address.to_owned(),
-    }
 }
 
 fn width(rows: &[Vec<String>], column: usize) -> usize {
