@@ -152,7 +152,7 @@ impl Book {
             let key = read.key.as_str();
             let written = read.written.as_ref().map(|(revision, value)| (*revision, value));
             let from = written.map_or(0, |(revision, _)| revision);
-            let after = writes.range((key, from)..(key, read.revision + 1));
+            let mut after = writes.range((key, from)..(key, read.revision + 1));
             let later = after.rfind(|((_, revision), _)| *revision > from);
             let is_contradicted = match (written, later) {
                 (Some(_), Some(_)) => true,

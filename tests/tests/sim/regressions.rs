@@ -1,0 +1,17 @@
+//! Seeds that failed once, each with its story. A seed replays its schedule only as long as the simulator draws the
+//! same numbers; what a bug needs to come back is kept by the test that its story names.
+
+/// One seed that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Regression {
+    /// Which.
+    pub seed: u64,
+    /// With which profile.
+    pub profile: &'static str,
+    /// What went wrong, why, and where its own test is.
+    #[expect(dead_code, reason = "for people, and for the text of a failure")]
+    pub story: &'static str,
+}
+
+/// All of them.
+pub const ALL: &[Regression] = &[];
