@@ -220,8 +220,7 @@ impl<'a> EntryReader<'a> {
         let entry = EntryReader::open_header(payload)?;
         let mut reader = Reader::new(entry.commands);
         for position in 0..entry.count {
-            let (decoded, value) = decode_command(&mut reader, position)?;
-            verify_value(position, value, decoded.value_checksum)?;
+            check_command(&mut reader, position)?;
         }
         match reader.remaining() {
             0 => Ok(entry),
@@ -260,9 +259,8 @@ impl<'a> EntryReader<'a> {
     /// The commands, in order.
     pub fn commands(&self) -> impl Iterator<Item = Decoded<'a>> + use<'a> {
         let mut reader = Reader::new(self.commands);
-        (0..self.count).map(move |position| {
-            decode_command(&mut reader, position).expect("open has checked every command").0
-        })
+        let next = move |_| decode_command(&mut reader).expect("open has checked every command");
+        (0..self.count).map(next)
     }
 }
 
@@ -351,7 +349,7 @@ impl<'a> Parts<'a> {
         (COMMAND_HEADER_BYTES + parts).next_multiple_of(COMMAND_ALIGN_BYTES)
     }
 
-    /// `None` for an unknown kind or variant, or a field in use that its kind leaves empty.
+    /// `None` for an unknown kind or variant.
     fn to_command(&self) -> Option<CommandRef<'a>> {
         let Parts { argument, key, value, expected, .. } = *self;
         let command = match (self.kind, self.variant) {
@@ -389,7 +387,7 @@ impl<'a> Parts<'a> {
             }
             _ => return None,
         };
-        self.is_canonical(&command).then_some(command)
+        Some(command)
     }
 
     /// Whether encoding `command` would give these very parts, so that no field holds what its
@@ -410,17 +408,20 @@ fn eight_bytes(number: &mut [u8; 16], value: u64) -> &[u8] {
     low.as_slice()
 }
 
-/// Decodes the next command, also giving the bytes that its value checksum is of.
-fn decode_command<'a>(
-    reader: &mut Reader<'a>,
-    position: u32,
-) -> Result<(Decoded<'a>, &'a [u8]), EntryError> {
+/// Decodes and checks the next command.
+fn check_command(reader: &mut Reader<'_>, position: u32) -> Result<(), EntryError> {
     let wrong_length = EntryError::Length { position };
     let (parts, origin, value_checksum) = decode_parts(reader).ok_or(wrong_length)?;
     let form = EntryError::Form { position, kind: parts.kind, variant: parts.variant };
-    let command = parts.to_command().ok_or(form)?;
+    let command = parts.to_command().filter(|command| parts.is_canonical(command)).ok_or(form)?;
     command.check(origin).map_err(|source| EntryError::Limit { position, source })?;
-    Ok((Decoded { origin, command, value_checksum }, parts.value))
+    verify_value(position, parts.value, value_checksum)
+}
+
+/// Decodes a command that was checked before.
+fn decode_command<'a>(reader: &mut Reader<'a>) -> Option<Decoded<'a>> {
+    let (parts, origin, value_checksum) = decode_parts(reader)?;
+    Some(Decoded { origin, command: parts.to_command()?, value_checksum })
 }
 
 /// `None` when the lengths contradict each other or the padding is not zero.
