@@ -7,10 +7,10 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use raft::{
     AppendOutcome, Config, Envelope, Link, LogIndex, Membership, Message, Micros, NodeId, Raft,
-    Ready, RoleKind, Stored,
+    ReadToken, Ready, RoleKind, Stored,
 };
 
 const COMMANDS: usize = 64;
@@ -33,7 +33,9 @@ impl Cluster {
         let nodes = nodes.expect("a founding state is sound");
         let mut cluster = Cluster { nodes, out: Ready::default(), wire: Vec::new() };
         for node in &mut cluster.nodes {
-            voters.iter().for_each(|&peer| node.peer_up(peer, Link(1)));
+            for &peer in &voters {
+                node.peer_up(peer, Link(1));
+            }
         }
         while cluster.nodes[LEADER].role() != RoleKind::Leader {
             cluster.nodes[LEADER].tick(Micros(0));
@@ -132,14 +134,10 @@ fn idle(criterion: &mut Criterion) {
         bencher.iter(|| cluster.turn(black_box(LEADER)));
     });
     criterion.bench_function("step/read_round_of_one", |bencher| {
-        bencher.iter_batched(
-            || (),
-            |()| {
-                cluster.nodes[LEADER].read(raft::ReadToken(1)).expect("it leads");
-                cluster.run();
-            },
-            BatchSize::SmallInput,
-        );
+        bencher.iter(|| {
+            cluster.nodes[LEADER].read(ReadToken(1)).expect("it leads");
+            cluster.run();
+        });
     });
 }
 

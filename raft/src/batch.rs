@@ -198,8 +198,10 @@ impl Batch {
     }
 }
 
-/// Takes entries off the front of `batches` into `taken` while they fit into `bytes_max`, but
-/// always at least one entry when `taken` is empty. Returns the bytes taken.
+/// Copies the entries `from..=upto` of contiguous `batches` into `taken` while they fit into
+/// `bytes_max`, but always at least one entry when `taken` is empty. Returns the bytes taken.
+///
+/// Requires: `from` lies in the first of `batches`.
 pub(crate) fn take_front<'a>(
     batches: impl Iterator<Item = &'a Batch>,
     from: LogIndex,
@@ -212,21 +214,22 @@ pub(crate) fn take_front<'a>(
         if batch.first() > upto {
             break;
         }
-        let (first, last) = (batch.first().max(from), batch.last().min(upto));
-        let whole = first == batch.first() && last == batch.last();
-        let slice = if whole { batch.clone() } else { batch.slice(first, last) };
-        let mut fitting = slice.fitting(bytes_max - bytes.min(bytes_max));
-        if fitting == 0 && taken.is_empty() {
-            fitting = 1;
+        let is_whole = from <= batch.first() && batch.last() <= upto;
+        if is_whole && bytes + u64::from(batch.bytes()) <= bytes_max {
+            bytes += u64::from(batch.bytes());
+            taken.push(batch.clone());
+            continue;
         }
-        if fitting == 0 {
-            break;
+        let wanted = batch.slice(batch.first().max(from), batch.last().min(upto));
+        let at_least = u64::from(taken.is_empty());
+        let fitting = wanted.fitting(bytes_max.saturating_sub(bytes)).max(at_least);
+        if fitting > 0 {
+            let last = LogIndex(wanted.first().0 + fitting - 1);
+            let part = wanted.slice(wanted.first(), last);
+            bytes += u64::from(part.bytes());
+            taken.push(part);
         }
-        let all = fitting == slice.len() as u64;
-        let slice = if all { slice } else { slice.slice(first, LogIndex(first.0 + fitting - 1)) };
-        bytes += u64::from(slice.bytes());
-        taken.push(slice);
-        if !all {
+        if fitting < wanted.len() as u64 {
             break;
         }
     }

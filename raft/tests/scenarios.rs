@@ -948,6 +948,9 @@ fn answers_that_nobody_waits_for_are_ignored() {
     assert_eq!(format!("{before:?}"), format!("{:?}", world.raft(1)));
 }
 
+/// What the refusal must speak of, and what to do to a sound state.
+type Damage = (&'static str, fn(&mut Stored));
+
 #[test]
 fn stored_state_that_cannot_be_is_refused() {
     let membership = meta(0, 0).membership;
@@ -965,7 +968,7 @@ fn stored_state_that_cannot_be_is_refused() {
         Raft::recover(Config::new(NodeId(1)), stored, 1).map(|_| ())
     };
     assert_eq!(recover(&|_| {}), Ok(()));
-    let cases: [(&str, fn(&mut Stored)); 15] = [
+    let cases: [Damage; 15] = [
         ("no voters", |s| s.snapshot.membership.voters.clear()),
         ("not in the stored membership", |s| s.snapshot.membership.voters = vec![NodeId(2)]),
         ("voters are not sorted", |s| s.snapshot.membership.voters.reverse()),
