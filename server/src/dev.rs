@@ -60,7 +60,7 @@ async fn supervise(plan: &Plan, home: &Home, nodes: &mut Nodes) -> Result<Exit, 
     let client = Client::connect(&plan.client_addresses(), ClientOptions::default())?;
     let mut watch = LeaderWatch::new(&client, plan.client_addresses());
     let mut output = Output::stdout();
-    let mut leader = until_ready(&mut watch, nodes).await?;
+    let mut leader = until_ready(&mut watch, home, nodes).await?;
     output.line(&format!("ready {}", plan.client_addresses().join(",")))?;
     output.write(samples::text(plan, home).as_bytes())?;
     loop {
@@ -70,7 +70,11 @@ async fn supervise(plan: &Plan, home: &Home, nodes: &mut Nodes) -> Result<Exit, 
 }
 
 /// Waits until the cluster serves; a node that ends before that ends it all.
-async fn until_ready(watch: &mut LeaderWatch, nodes: &mut Nodes) -> Result<Leader, Failure> {
+async fn until_ready(
+    watch: &mut LeaderWatch,
+    home: &Home,
+    nodes: &mut Nodes,
+) -> Result<Leader, Failure> {
     let ended = tokio::select! {
         ready = timeout(READY_TIMEOUT, watch.ready()) => match ready {
             Ok(leader) => return Ok(leader),
@@ -79,7 +83,11 @@ async fn until_ready(watch: &mut LeaderWatch, nodes: &mut Nodes) -> Result<Leade
         ended = nodes.next_end() => Some(ended),
     };
     let message = ended.map_or_else(|| not_ready(watch, nodes), |ended| ended.text);
-    Err(Failure::failed(message).hint("with --dir the logs of all nodes are kept"))
+    let failure = Failure::failed(message);
+    if home.is_temporary() {
+        return Err(failure.hint("with --dir the logs of all nodes are kept"));
+    }
+    Err(failure.hint(format!("the logs of all nodes are in {}", home.path().display())))
 }
 
 fn not_ready(watch: &LeaderWatch, nodes: &Nodes) -> String {

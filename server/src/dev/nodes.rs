@@ -31,6 +31,8 @@ pub(super) struct Nodes(Vec<Node>);
 struct Node {
     id: usize,
     log: PathBuf,
+    /// Where in its log this run begins.
+    log_start: u64,
     /// `None` once its end has been seen.
     process: Option<Child>,
 }
@@ -98,6 +100,7 @@ impl Node {
         let failed = |error| Failure::failed(format!("cannot start node {id}: {error}"));
         let log = home.log(id);
         let said = OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
+        let log_start = said.metadata().map_err(failed)?.len();
         let mut command = Command::from(exec::own_program()?);
         command
             .arg("serve")
@@ -118,7 +121,7 @@ impl Node {
         if std::env::var_os("HOLDFAST_CHECKPOINT_INTERVAL_BYTES").is_none() {
             command.args(["--checkpoint-interval-bytes", "256MiB"]);
         }
-        Ok(Node { id, log, process: Some(command.spawn().map_err(failed)?) })
+        Ok(Node { id, log, log_start, process: Some(command.spawn().map_err(failed)?) })
     }
 
     fn ask_to_stop(&self) {
@@ -136,15 +139,16 @@ impl Node {
     }
 
     fn tail(&self) -> String {
-        tail_of(&self.log).unwrap_or_else(|error| format!("  {}: {error}", self.log.display()))
+        tail_of(&self.log, self.log_start)
+            .unwrap_or_else(|error| format!("  {}: {error}", self.log.display()))
     }
 }
 
-/// The last lines of a file, indented.
-fn tail_of(path: &Path) -> io::Result<String> {
+/// The last lines of a file that lie behind `start`, indented.
+fn tail_of(path: &Path, start: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let bytes = file.metadata()?.len();
-    file.seek(SeekFrom::Start(bytes.saturating_sub(TAIL_BYTES)))?;
+    file.seek(SeekFrom::Start(bytes.saturating_sub(TAIL_BYTES).max(start)))?;
     let mut end = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut end)?;
     let text = String::from_utf8_lossy(&end);
@@ -163,8 +167,16 @@ mod tests {
         let path = dir.path().join("log");
         let lines: Vec<String> = (1..=1000).map(|line| format!("line {line}")).collect();
         std::fs::write(&path, lines.join("\n")).unwrap();
-        let tail = tail_of(&path).unwrap();
+        let tail = tail_of(&path, 0).unwrap();
         assert!(tail.starts_with("  line 991\n") && tail.ends_with("\n  line 1000"), "{tail}");
+    }
+
+    #[test]
+    fn tail_has_nothing_of_an_earlier_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "before\nnow\n").unwrap();
+        assert_eq!(tail_of(&path, 7).unwrap(), "  now");
     }
 
     #[test]
@@ -172,6 +184,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::fs::write(&path, "").unwrap();
-        assert_eq!(tail_of(&path).unwrap(), "");
+        assert_eq!(tail_of(&path, 0).unwrap(), "");
     }
 }
