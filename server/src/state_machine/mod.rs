@@ -246,7 +246,7 @@ impl State {
             CommandRef::SessionExpire { session, generation } => {
                 match self.sessions.view(session) {
                     Some(view) if view.generation == generation => self.end_session(session),
-                    _ => Outcome::SessionClosed { existed: false },
+                    _ => Outcome::SessionClosed { session, existed: false },
                 }
             }
             CommandRef::LockCancel { name, session, sequence } => {
@@ -361,7 +361,7 @@ impl State {
             }
             self.grant_all(ended.grants);
         }
-        Outcome::SessionClosed { existed }
+        Outcome::SessionClosed { session, existed }
     }
 
     /// Takes the queued acquires out of their queues that their client has given up, by moving its

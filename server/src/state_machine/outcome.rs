@@ -57,6 +57,8 @@ pub enum Outcome {
     },
     /// The session does not exist any more (answer to a close or an expiry).
     SessionClosed {
+        /// The session that was named.
+        session: u64,
         /// Whether this command ended it.
         existed: bool,
     },

@@ -160,7 +160,7 @@ impl Clients {
 
     fn value(&mut self) -> Bytes {
         let length = self.random.below_usize(40);
-        let byte = u8::try_from(b'a' + u8::try_from(self.random.below(4)).unwrap()).unwrap();
+        let byte = b'a' + u8::try_from(self.random.below(4)).unwrap();
         Bytes::from(vec![byte; if self.random.one_in(2) { 8 } else { length }])
     }
 

@@ -51,7 +51,7 @@ fn lock_passes_to_next_waiter_when_session_expires() {
     node.outcome(from(b, 1), acquire("l", Wait::Queue));
     let expire = Command::SessionExpire { session: a, generation: 1 };
     let (outcome, late_outcomes) = node.run(Origin::NONE, expire);
-    assert_eq!(outcome, Outcome::SessionClosed { existed: true });
+    assert_eq!(outcome, Outcome::SessionClosed { session: a, existed: true });
     assert_eq!(late_outcomes, [late(b, 1, granted(2))]);
     assert_eq!(holder(&node, "l"), Some((b, 2)));
 }
@@ -135,7 +135,7 @@ fn a_session_that_ends_frees_what_it_holds_and_waits_no_more() {
     node.outcome(from(c, 1), acquire("z", Wait::Queue));
     node.outcome(waiting_from(c, 2, 1), acquire("a", Wait::Queue));
     let (outcome, late_outcomes) = node.run(Origin::NONE, Command::SessionClose { session: a });
-    assert_eq!(outcome, Outcome::SessionClosed { existed: true });
+    assert_eq!(outcome, Outcome::SessionClosed { session: a, existed: true });
     let expected = [
         late(a, 2, Outcome::SessionEnded),
         late(a, 4, Outcome::SessionEnded),

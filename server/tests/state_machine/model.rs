@@ -79,7 +79,7 @@ impl Model {
             Command::SessionClose { session } => return self.end(*session),
             Command::SessionExpire { session, generation } => {
                 let alive = self.sessions().iter().any(|s| (s.0, s.1) == (*session, *generation));
-                return if alive { self.end(*session) } else { closed(false) };
+                return if alive { self.end(*session) } else { closed(*session, false) };
             }
             Command::LockCancel { name, session, sequence } => {
                 let existed = self.leave_queue(Some(name), (*session, *sequence));
@@ -143,9 +143,8 @@ impl Model {
             Command::CompareAndSet { key, expect, value } => {
                 let item = self.keys.get(key);
                 let swapped = match expect {
-                    Expect::Absent => item.is_none(),
+                    Expect::Absent | Expect::Revision(0) => item.is_none(),
                     Expect::Value(value) => item.is_some_and(|item| item.value == *value),
-                    Expect::Revision(0) => item.is_none(),
                     Expect::Revision(at) => item.is_some_and(|item| item.mod_revision == *at),
                 };
                 match value {
@@ -221,7 +220,7 @@ impl Model {
         let before = self.sessions.len();
         self.sessions.retain(|session| session.id != id);
         if self.sessions.len() == before {
-            return closed(false);
+            return closed(id, false);
         }
         let mut waiting = Vec::new();
         let mut holding = Vec::new();
@@ -244,7 +243,7 @@ impl Model {
             let at = self.locks.iter().position(|lock| lock.name == name).unwrap();
             self.pass_on(at);
         }
-        closed(true)
+        closed(id, true)
     }
 
     fn acquire(&mut self, origin: Origin, name: &Bytes, wait: Wait) -> Outcome {
@@ -300,6 +299,6 @@ fn late((session, sequence): (u64, u64), outcome: Outcome) -> Applied {
     Applied { session, sequence, position: RESOLVED, outcome }
 }
 
-fn closed(existed: bool) -> Outcome {
-    Outcome::SessionClosed { existed }
+fn closed(session: u64, existed: bool) -> Outcome {
+    Outcome::SessionClosed { session, existed }
 }

@@ -103,9 +103,9 @@ fn a_retried_open_finds_the_living_session_under_a_new_generation() {
     assert_eq!(node.outcome(Origin::NONE, open(5_000, 9)), opened(1, 2, 5_000));
     // An expiry decided before the retry comes too late.
     let outcome = node.outcome(Origin::NONE, expire(1, 1));
-    assert_eq!(outcome, Outcome::SessionClosed { existed: false });
+    assert_eq!(outcome, Outcome::SessionClosed { session: 1, existed: false });
     let outcome = node.outcome(Origin::NONE, expire(1, 2));
-    assert_eq!(outcome, Outcome::SessionClosed { existed: true });
+    assert_eq!(outcome, Outcome::SessionClosed { session: 1, existed: true });
     assert_eq!(node.outcome(Origin::NONE, open(5_000, 9)), opened(3, 1, 5_000));
     assert_eq!(node.state.session(3).unwrap().label, b"worker");
 }
@@ -136,12 +136,12 @@ fn a_time_to_live_is_brought_within_its_limits() {
 fn expiry_of_an_absent_session_does_nothing() {
     let mut node = Node::new();
     let outcome = node.outcome(Origin::NONE, expire(1, 1));
-    assert_eq!(outcome, Outcome::SessionClosed { existed: false });
+    assert_eq!(outcome, Outcome::SessionClosed { session: 1, existed: false });
     let session = node.open(1);
     let outcome = node.outcome(Origin::NONE, Command::SessionClose { session });
-    assert_eq!(outcome, Outcome::SessionClosed { existed: true });
+    assert_eq!(outcome, Outcome::SessionClosed { session, existed: true });
     let outcome = node.outcome(Origin::NONE, Command::SessionClose { session });
-    assert_eq!(outcome, Outcome::SessionClosed { existed: false });
+    assert_eq!(outcome, Outcome::SessionClosed { session, existed: false });
 }
 
 #[test]
