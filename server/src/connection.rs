@@ -299,7 +299,14 @@ impl Connection {
     }
 
     fn handle_request(&mut self, request_id: u64, bytes: u64, request: Request) {
-        match plan(request, &mut self.commands) {
+        let plan = match plan(request, &mut self.commands) {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.refund(bytes);
+                return error.encode_into(request_id, &mut self.output);
+            }
+        };
+        match plan {
             Plan::Write { room, wait } => {
                 let command = self.commands.split().freeze();
                 let reply_to = self.enter(Slot::One { request_id, bytes });

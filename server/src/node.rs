@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::io::open::{AnyDisk, Backend, OpenDiskError, open_disk};
+use engine::io::open::{AnyDisk, OpenDiskError, open_disk};
 use engine::io::Disk;
 use engine::{DirLock, Engine, Identity, OpenError, Recovered};
 use parking_lot::{Mutex, RwLock};
@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::bytes_reader::{Malformed, Reader};
 use crate::clock::Clock;
-use crate::config::{IoBackend, NodeConfig};
+use crate::config::NodeConfig;
 use crate::connection::Shared;
 use crate::edge::{Clients, Edge, PeerQueue};
 use crate::founding::{Founder, Refusal};
@@ -264,7 +264,7 @@ impl Starter {
         let directory = |source| NodeError::Directory { path: path.clone(), source };
         create_private_dir(&path).map_err(directory)?;
         let _lock = DirLock::acquire(&path)?;
-        let (disk, fallback) = open_disk(&path, backend(self.config.io))?;
+        let (disk, fallback) = open_disk(&path, self.config.io.backend())?;
         if let Some(reason) = fallback {
             tracing::warn!(reason, "io_uring is not available; using system calls");
         }
@@ -440,14 +440,6 @@ fn replica_options(
         cluster_id: founding.cluster_id(),
         seed: u64::from_le_bytes(random()?),
     })
-}
-
-fn backend(io: IoBackend) -> Backend {
-    match io {
-        IoBackend::Auto => Backend::Auto,
-        IoBackend::Uring => Backend::Uring,
-        IoBackend::Syscall => Backend::Syscall,
-    }
 }
 
 fn create_private_dir(path: &Path) -> io::Result<()> {

@@ -8,8 +8,7 @@ use protocol::{
 
 use crate::replica::{AcquireWait, Room};
 use crate::state_machine::{
-    Command, CommandRef, Expect, ItemRef as StoredItem, LockView, Origin, Outcome, State, Wait, encode_command,
-    encode_command_ref,
+    Command, CommandRef, Expect, ItemRef as StoredItem, LockView, Origin, Outcome, State, Wait, encode_command_ref,
 };
 
 /// What a connection does with a request.
@@ -60,8 +59,11 @@ pub enum Query {
 }
 
 /// Decides what to do, and encodes what goes through the log into `command`.
-pub fn plan(request: Request, command: &mut BytesMut) -> Plan {
-    match request {
+///
+/// The request has been validated by the protocol's limits; the state machine's own are held against it here, because
+/// an entry with a command beyond them would stop every replica.
+pub fn plan(request: Request, command: &mut BytesMut) -> Result<Plan, Error> {
+    Ok(match request {
         Request::Ping => Plan::Ping,
         Request::Status => Plan::Status,
         Request::SessionKeepAlive { session } => Plan::KeepAlive { session },
@@ -72,15 +74,27 @@ pub fn plan(request: Request, command: &mut BytesMut) -> Plan {
         Request::LockQuery { consistency, name } => Plan::Read(Query::Lock { name }, consistency),
         Request::Put { origin, key, value } => {
             let put = CommandRef::Put { key: &key, value: &value };
-            encode_command_ref(origin_of(origin), &put, command);
+            encode(origin, &put, command)?;
             Plan::Write { room: Room::Needs, wait: None }
         }
-        Request::LockAcquire { origin, name, wait } => plan_acquire(origin, name, wait, command),
-        other => plan_write(other, command),
-    }
+        Request::LockAcquire { origin, name, wait } => plan_acquire(origin, name, wait, command)?,
+        other => plan_write(other, command)?,
+    })
 }
 
-fn plan_write(request: Request, command: &mut BytesMut) -> Plan {
+fn encode(
+    origin: protocol::Origin,
+    command: &CommandRef<'_>,
+    out: &mut BytesMut,
+) -> Result<(), Error> {
+    let origin = origin_of(origin);
+    let checked = command.check(origin);
+    checked.map_err(|error| Error::not_done(ErrorCode::BadRequest, error.to_string()))?;
+    encode_command_ref(origin, command, out);
+    Ok(())
+}
+
+fn plan_write(request: Request, command: &mut BytesMut) -> Result<Plan, Error> {
     let (origin, write, room) = match request {
         Request::Delete { origin, key } => (origin, Command::Delete { key }, Room::Frees),
         Request::DeleteRange { origin, range } => {
@@ -111,8 +125,8 @@ fn plan_write(request: Request, command: &mut BytesMut) -> Plan {
         | Request::LockAcquire { .. }
         | Request::LockQuery { .. } => unreachable!("planned by the caller"),
     };
-    encode_command(origin_of(origin), &write, command);
-    Plan::Write { room, wait: None }
+    encode(origin, &write.to_ref(), command)?;
+    Ok(Plan::Write { room, wait: None })
 }
 
 fn plan_acquire(
@@ -120,17 +134,17 @@ fn plan_acquire(
     name: Bytes,
     wait: protocol::Wait,
     command: &mut BytesMut,
-) -> Plan {
+) -> Result<Plan, Error> {
     let (in_queue, wait_ms) = match wait {
         protocol::Wait::Try => (Wait::Try, None),
         protocol::Wait::Millis(wait_ms) => (Wait::Queue, Some(wait_ms)),
         protocol::Wait::Forever => (Wait::Queue, None),
     };
     let acquire = CommandRef::LockAcquire { name: &name, wait: in_queue };
-    encode_command_ref(origin_of(origin), &acquire, command);
+    encode(origin, &acquire, command)?;
     let (session, sequence) = (origin.session, origin.sequence);
     let wait = AcquireWait { session, sequence, name, wait_ms };
-    Plan::Write { room: Room::Frees, wait: Some(wait) }
+    Ok(Plan::Write { room: Room::Frees, wait: Some(wait) })
 }
 
 fn origin_of(origin: protocol::Origin) -> Origin {

@@ -312,7 +312,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         if self.raft.role() != RoleKind::Leader {
             return Some(self.not_leader());
         }
-        if proposal.room == Room::Needs && self.engine.status().room == engine::Room::Low {
+        if proposal.room == Room::Needs && self.engine.room() == engine::Room::Low {
             return Some(protocol::Error::not_done(
                 ErrorCode::ResourceExhausted,
                 "the leader's disk has no room for new data; free space or delete keys",
@@ -501,6 +501,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             Outcome::SessionOpened { session, generation, ttl_ms } => {
                 self.deadlines.opened(*session, *generation, *ttl_ms);
             }
+            Outcome::SessionClosed { session, existed: true } => self.deadlines.ended(*session),
             _ => {}
         }
     }

@@ -206,7 +206,11 @@ impl Conn {
 
     fn carry_out(&mut self, request_id: u64, request: Request, serving: &Serving, work: &mut Work) {
         let mut command = BytesMut::new();
-        match plan(request, &mut command) {
+        let plan = match plan(request, &mut command) {
+            Ok(plan) => plan,
+            Err(error) => return error.encode_into(request_id, &mut work.output),
+        };
+        match plan {
             Plan::Write { room, wait } => {
                 let reply_to = self.enter(Slot::One { request_id });
                 let command = command.freeze();
