@@ -92,7 +92,7 @@ impl Lane {
             if self.pending.is_empty() && job.is_over(self.shared.clock.now_ns()) {
                 return Ok(());
             }
-            if self.connection.is_none() && !self.connect(job).await? {
+            if self.connection.is_none() && !self.connect(|now| job.is_over(now)).await? {
                 return Ok(());
             }
             self.submit(job);
@@ -105,8 +105,16 @@ impl Lane {
         }
     }
 
-    /// Connects to the leader; false when the job was over before.
-    async fn connect(&mut self, job: &impl Job) -> Result<bool, Error> {
+    /// Connects before there is work, so that the work's figures do not show it.
+    ///
+    /// # Errors
+    /// When no leader can be found.
+    pub async fn open(&mut self) -> Result<(), Error> {
+        self.connect(|_| false).await.map(drop)
+    }
+
+    /// Connects to the leader; false when there was nothing left to do before.
+    async fn connect(&mut self, is_over: impl Fn(u64) -> bool) -> Result<bool, Error> {
         let began = self.shared.clock.now_ns();
         loop {
             let addr = self.shared.directory.candidate();
@@ -115,7 +123,7 @@ impl Lane {
                 Err(problem) => problem,
             };
             let now = self.shared.clock.now_ns();
-            if job.is_over(now) {
+            if is_over(now) {
                 return Ok(false);
             }
             if self.is_first && now - began > PATIENCE_NS {

@@ -80,12 +80,18 @@ enum State {
 }
 
 impl Locks {
-    /// The load of lane `lane`; `scribe` records it.
-    pub fn new(plan: &Plan, lane: u32, pace: Pace, end_ns: u64, scribe: Option<Scribe>) -> Locks {
+    /// The load of lane `lane`, which goes on closing its sessions until `deadline_ns`; `scribe` records it.
+    pub fn new(
+        plan: &Plan,
+        lane: u32,
+        pace: Pace,
+        deadline_ns: u64,
+        scribe: Option<Scribe>,
+    ) -> Locks {
         Locks {
             keys: plan.keys,
             wait: Wait::Millis((plan.timeout_ns / 2_000_000).max(1)),
-            deadline_ns: end_ns + plan.timeout_ns,
+            deadline_ns,
             pace,
             random: Random::new(plan.seed, u64::from(lane)),
             seats: (0..plan.inflight).map(|_| Seat::default()).collect(),

@@ -5,13 +5,15 @@
 //! is counted from when it *should* have started. So a stall of the cluster shows in every operation that
 //! it held up, not only in those that were under way (no coordinated omission).
 
-/// The time that counts, in nanoseconds of the run's clock: `from..until`.
+/// The time that counts, `from..until`, and what follows, in nanoseconds of the run's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// The end of the warm-up.
     pub from: u64,
     /// The end of the run.
     pub until: u64,
+    /// When operations that an open loop still owes are given up.
+    pub deadline: u64,
 }
 
 impl Window {
@@ -56,7 +58,7 @@ impl Pace {
             return (now < self.window.until).then_some(now);
         };
         let due = due_ns(self.begin, share.next, share.rate);
-        if due > now || due >= self.window.until {
+        if due > now || due >= self.window.until || now >= self.window.deadline {
             return None;
         }
         share.next += share.lanes;
@@ -67,7 +69,10 @@ impl Pace {
     pub fn is_over(&self, now: u64) -> bool {
         match self.open {
             None => now >= self.window.until,
-            Some(share) => due_ns(self.begin, share.next, share.rate) >= self.window.until,
+            Some(share) => {
+                let due = due_ns(self.begin, share.next, share.rate);
+                due >= self.window.until || now >= self.window.deadline
+            }
         }
     }
 
@@ -98,7 +103,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    const WINDOW: Window = Window { from: SECOND, until: 2 * SECOND };
+    const WINDOW: Window = Window { from: SECOND, until: 2 * SECOND, deadline: 3 * SECOND };
 
     fn starts(pace: &mut Pace, now: u64) -> Vec<u64> {
         std::iter::from_fn(|| pace.take(now)).collect()
@@ -135,7 +140,7 @@ mod tests {
     #[test]
     fn nothing_starts_at_or_after_the_end_of_an_open_loop() {
         let mut pace = Pace::open(0, WINDOW, 4, 0, 1);
-        assert_eq!(starts(&mut pace, 9 * SECOND).len(), 8);
+        assert_eq!(starts(&mut pace, 3 * SECOND - 1).len(), 8);
         assert!(pace.is_over(0));
         assert_eq!(pace.unstarted(), 0);
     }
@@ -146,7 +151,9 @@ mod tests {
         assert_eq!(pace.unstarted(), 2); // Of 0.25, 0.75, 1.25 and 1.75 s, those in the window.
         assert_eq!(starts(&mut pace, SECOND + SECOND / 2).len(), 3);
         assert_eq!(pace.unstarted(), 1);
-        assert!(!pace.is_over(9 * SECOND));
+        assert!(!pace.is_over(WINDOW.deadline - 1));
+        assert_eq!(pace.take(WINDOW.deadline), None);
+        assert!(pace.is_over(WINDOW.deadline));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Report {
     pub connections: u32,
     /// Requests in flight per connection.
     pub inflight: u32,
-    /// Bytes of a value; in a recorded run at least.
+    /// Bytes of a value; in a recorded run at least (they are as long as makes them unique).
     pub value_bytes: usize,
     /// Different keys.
     pub keys: u64,
@@ -92,8 +92,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { op, connections, inflight, value_bytes, keys, .. } = self;
-        let load =
-            format!("{op}, {connections} × {inflight}, {keys} keys, values of {value_bytes} B");
+        let values = match value_bytes {
+            0 => "short unique values".to_owned(),
+            bytes => format!("values of {bytes} B"),
+        };
+        let load = format!("{op}, {connections} × {inflight}, {keys} keys, {values}");
         let mut rows = vec![
             ("load", load),
             (

@@ -23,6 +23,10 @@ use crate::scribe::{HistoryFile, Scribe};
 use crate::sweep::{Act, Sweep};
 use crate::tally::Tally;
 
+/// Connections that prepare the keys, and requests in flight on each.
+const FILL_LANES: u32 = 4;
+const FILL_INFLIGHT: u32 = 64;
+
 /// Makes the run that `plan` describes, on a runtime of its own.
 pub fn run(plan: Plan) -> Result<Report, Error> {
     let mut runtime = match plan.threads {
@@ -68,10 +72,12 @@ impl Run {
     }
 
     async fn make(&self) -> Result<Report, Error> {
-        let workers = self.prepare(self.workers()).await?;
+        self.prepare().await?;
+        let workers = self.connected_workers().await?;
         let begin = self.shared.clock.now_ns();
         let from = begin + self.plan.warmup_ns;
-        let window = Window { from, until: from + self.plan.measured_ns };
+        let until = from + self.plan.measured_ns;
+        let window = Window { from, until, deadline: until + self.plan.timeout_ns };
         let pacer = self
             .plan
             .rate
@@ -92,34 +98,45 @@ impl Run {
         Ok(Report::new(&self.plan, &tally, reconnects, gap_ns))
     }
 
-    fn workers(&self) -> Vec<Worker> {
+    async fn connected_workers(&self) -> Result<Vec<Worker>, Error> {
         let inflight = self.plan.inflight;
-        let worker = |(number, wake): (u32, &Arc<Notify>)| Worker {
-            number,
-            lane: Lane::new(Arc::clone(&self.shared), Arc::clone(wake), inflight),
-            scribe: self
-                .history
-                .as_ref()
-                .map(|file| Scribe::new(Arc::clone(file), number, inflight)),
-        };
-        (0..).zip(&self.wakes).map(worker).collect()
+        let mut tasks = JoinSet::new();
+        for (number, wake) in (0..).zip(&self.wakes) {
+            let mut lane = Lane::new(Arc::clone(&self.shared), Arc::clone(wake), inflight);
+            let file = self.history.clone();
+            tasks.spawn(async move {
+                lane.open().await?;
+                let scribe = file.map(|file| Scribe::new(file, number, inflight));
+                Ok(Worker { number, lane, scribe })
+            });
+        }
+        join(tasks).await
     }
 
     /// Writes the keys that will be read. A history begins with no keys at all.
-    async fn prepare(&self, workers: Vec<Worker>) -> Result<Vec<Worker>, Error> {
-        let is_recorded = self.history.is_some();
+    async fn prepare(&self) -> Result<(), Error> {
+        let (values, seed) = (&self.values, !self.plan.seed);
         match self.plan.op {
-            OpKind::Lock => Ok(workers),
-            _ if is_recorded => self.sweep("deleting", workers, |_| Act::Delete).await,
-            // One put each, so that connecting is not measured.
-            OpKind::Put | OpKind::Get | OpKind::Range | OpKind::Mixed => {
-                let act = |worker: &Worker| {
-                    let random = Random::new(!self.plan.seed, u64::from(worker.number));
-                    Act::Put(Arc::clone(&self.values), random)
-                };
-                self.sweep("writing", workers, act).await
+            OpKind::Lock => Ok(()),
+            _ if self.history.is_some() => self.fill("deleting", |_| Act::Delete).await,
+            OpKind::Put => Ok(()),
+            OpKind::Get | OpKind::Range | OpKind::Mixed => {
+                let act =
+                    |lane: u32| Act::Put(Arc::clone(values), Random::new(seed, u64::from(lane)));
+                self.fill("writing", act).await
             }
         }
+    }
+
+    /// Goes over all keys with lanes of its own, enough of them to take little time whatever the load is like.
+    async fn fill(&self, what: &'static str, act: impl Fn(u32) -> Act) -> Result<(), Error> {
+        let sweeps = (0..FILL_LANES).map(|number| {
+            let wake = Arc::new(Notify::new());
+            let lane = Lane::new(Arc::clone(&self.shared), wake, FILL_INFLIGHT);
+            let worker = Worker { number, lane, scribe: None };
+            (worker, self.new_sweep(act(number), number, FILL_LANES, FILL_INFLIGHT))
+        });
+        self.sweep(what, sweeps.collect()).await
     }
 
     /// Reads every key once more, so that the history shows what the last writes left.
@@ -127,33 +144,32 @@ impl Run {
         if self.history.is_none() || self.plan.op == OpKind::Lock {
             return Ok(());
         }
-        let act = |worker: &Worker| {
-            Act::Get(worker.scribe.clone().expect("with a history every worker has a scribe"))
-        };
-        self.sweep("reading back", workers, act).await.map(drop)
+        let Plan { lanes, inflight, .. } = *self.plan;
+        let sweeps = workers.into_iter().map(|mut worker| {
+            let scribe = worker.scribe.take().expect("with a history every worker has a scribe");
+            let sweep = self.new_sweep(Act::Get(scribe), worker.number, lanes, inflight);
+            (worker, sweep)
+        });
+        self.sweep("reading back", sweeps.collect()).await
     }
 
-    async fn sweep(
-        &self,
-        what: &'static str,
-        workers: Vec<Worker>,
-        act: impl Fn(&Worker) -> Act,
-    ) -> Result<Vec<Worker>, Error> {
-        let Plan { keys, lanes, inflight, .. } = *self.plan;
-        let progress = tokio::spawn(progress::show_keys(Arc::clone(&self.shared), what, keys));
+    fn new_sweep(&self, act: Act, lane: u32, lanes: u32, inflight: u32) -> Sweep {
+        Sweep::new(act, self.plan.keys, lane, lanes, inflight, self.shared.clock.now_ns())
+    }
+
+    async fn sweep(&self, what: &'static str, sweeps: Vec<(Worker, Sweep)>) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let progress = tokio::spawn(progress::show_keys(shared, what, self.plan.keys));
         let mut tasks = JoinSet::new();
-        for mut worker in workers {
-            let now = self.shared.clock.now_ns();
-            let mut sweep = Sweep::new(act(&worker), keys, worker.number, lanes, inflight, now);
+        for (mut worker, mut sweep) in sweeps {
             tasks.spawn(async move {
                 worker.lane.run(&mut sweep).await?;
-                sweep.finish()?;
-                Ok(worker)
+                sweep.finish()
             });
         }
-        let workers = join(tasks).await;
+        let result = join(tasks).await;
         progress.abort();
-        workers
+        result.map(drop)
     }
 
     async fn load(
@@ -172,7 +188,7 @@ impl Run {
             let (plan, values) = (Arc::clone(&self.plan), Arc::clone(&self.values));
             tasks.spawn(async move {
                 match plan.op {
-                    OpKind::Lock => load_locks(worker, &plan, pace, window).await,
+                    OpKind::Lock => load_locks(worker, &plan, pace, window.deadline).await,
                     OpKind::Put | OpKind::Get | OpKind::Range | OpKind::Mixed => {
                         load_keys(worker, &plan, pace, values).await
                     }
@@ -209,9 +225,9 @@ async fn load_locks(
     mut worker: Worker,
     plan: &Plan,
     pace: Pace,
-    window: Window,
+    deadline_ns: u64,
 ) -> Result<(Worker, Tally), Error> {
-    let mut locks = Locks::new(plan, worker.number, pace, window.until, worker.scribe.take());
+    let mut locks = Locks::new(plan, worker.number, pace, deadline_ns, worker.scribe.take());
     worker.lane.run(&mut locks).await?;
     Ok((worker, locks.finish()))
 }

@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_with_a_client_per_slot() {
-        let path =
-            std::env::temp_dir().join(format!("holdfast-bench-{}.jsonl", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.jsonl");
         let file = Arc::new(HistoryFile::create(&path).unwrap());
         let mut scribe = Scribe::new(Arc::clone(&file), 3, 4);
         let first = scribe.ask(1, b"k", |client, seq| Op::Put { value: format!("{client}-{seq}") });
@@ -141,7 +141,6 @@ mod tests {
         scribe.tell(first, told(Err(Failure::lost("disconnected", "gone"))));
         file.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
         let records = ::tests::history::read(text.as_bytes()).unwrap();
         assert_eq!((records[0].client, records[0].seq, records[0].node), (13, 2, Some(2)));
         assert_eq!(records[1].op, Op::Put { value: "13-1".to_owned() });
