@@ -259,6 +259,11 @@ impl SimDisk {
         self.core.lock().faults.capacity_bytes = bytes;
     }
 
+    /// What all files together have now, in bytes.
+    pub fn used_bytes(&self) -> u64 {
+        self.core.lock().volume.used_bytes()
+    }
+
     /// The next operation of `kind` that is submitted ends with `error`. `WriteZero` is a short write.
     pub fn fail_next(&self, kind: OpKind, error: io::ErrorKind) {
         self.core.lock().fail_after(kind, 0, error);
