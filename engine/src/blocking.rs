@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use crate::buffer::AlignedBuf;
 use crate::error::OpenError;
+use crate::format::BLOCK_BYTES;
 use crate::io::{Class, Completion, Disk, Done, FileId, Op, OpenMode};
 use crate::tags::Owner;
 
 /// Reads in flight at once.
 const READS_MAX: usize = 8;
 /// The bytes of one read.
-const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Runs operations one after the other, or many at once, and waits for their end.
 pub(crate) struct Blocking<'a> {
@@ -56,7 +57,7 @@ impl<'a> Blocking<'a> {
         let mut results: BTreeMap<u64, io::Result<Done>> = BTreeMap::new();
         let mut completions = Vec::new();
         while (results.len() as u64) < count {
-            while (self.next - first) as usize - results.len() < READS_MAX {
+            while self.next - first - (results.len() as u64) < READS_MAX as u64 {
                 let Some(op) = waiting.pop_front() else { break };
                 self.disk.submit(Class::Read, Owner::Blocking(self.next).tag(), op);
                 self.next += 1;
@@ -84,13 +85,13 @@ impl<'a> Blocking<'a> {
     /// Opens an existing file; gives its size too.
     pub(crate) fn open(&mut self, path: &str) -> Result<(FileId, u64), OpenError> {
         let op = Op::Open { path: path.to_owned(), mode: OpenMode::Existing };
-        Ok(opened(self.run("open", path, op)?))
+        Ok(opened(&self.run("open", path, op)?))
     }
 
     /// Creates a file.
     pub(crate) fn create(&mut self, path: &str) -> Result<FileId, OpenError> {
         let op = Op::Open { path: path.to_owned(), mode: OpenMode::CreateNew };
-        Ok(opened(self.run("create", path, op)?).0)
+        Ok(opened(&self.run("create", path, op)?).0)
     }
 
     /// Removes a file that may not be there.
@@ -113,50 +114,61 @@ impl<'a> Blocking<'a> {
     }
 
     /// The bytes `offset..offset + bytes` of a file into `into`, which is emptied first. Blocks that cannot be read,
-    /// or lie beyond the end, become `FILL`, so that every check on them fails.
+    /// or lie beyond the end, become [`UNREADABLE`] bytes, so that every check on them fails; gives the offsets of
+    /// those that the device refused.
     ///
     /// Requires: `offset` and `bytes` are multiples of the block size.
-    pub(crate) fn read_range(&mut self, file: FileId, offset: u64, bytes: u64, into: &mut Vec<u8>) {
+    pub(crate) fn read_range(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        bytes: u64,
+        into: &mut Vec<u8>,
+    ) -> Vec<u64> {
         let size = usize::try_from(bytes).expect("a slot is at most 1 GiB");
         into.clear();
         into.resize(size, UNREADABLE);
-        let chunks: Vec<u64> = (offset..offset + bytes).step_by(CHUNK_BYTES as usize).collect();
-        let end = offset + bytes;
+        let mut refused = Vec::new();
+        let chunks: Vec<u64> = (offset..offset + bytes).step_by(CHUNK_BYTES).collect();
         for group in chunks.chunks(READS_MAX) {
-            let ops = group.iter().map(|at| read_op(file, *at, CHUNK_BYTES.min(end - at)));
+            let count = |at: u64| CHUNK_BYTES.min(size_of_rest(offset + bytes, at));
+            let ops = group.iter().map(|at| read_op(file, *at, count(*at)));
             let results = self.run_all(ops.collect());
             for (at, result) in group.iter().zip(results) {
-                let start = usize::try_from(at - offset).expect("within the range");
+                let place = &mut into[size_of_rest(*at, offset)..];
                 match result {
-                    Ok(done) => fill(&mut into[start..], done),
-                    Err(_) => {
-                        self.read_blocks(file, *at, CHUNK_BYTES.min(end - at), &mut into[start..])
-                    }
+                    Ok(done) => fill(place, done),
+                    Err(_) => self.read_blocks(file, *at, &mut place[..count(*at)], &mut refused),
                 }
             }
         }
+        refused
     }
 
     /// One block at a time, so that one bad sector costs no more than its block.
-    fn read_blocks(&mut self, file: FileId, offset: u64, bytes: u64, into: &mut [u8]) {
-        let blocks: Vec<u64> = (0..bytes).step_by(crate::format::BLOCK_BYTES).collect();
-        let ops =
-            blocks.iter().map(|at| read_op(file, offset + at, crate::format::BLOCK_BYTES as u64));
+    fn read_blocks(&mut self, file: FileId, offset: u64, into: &mut [u8], refused: &mut Vec<u64>) {
+        let offsets = (offset..).step_by(BLOCK_BYTES);
+        let places: Vec<(u64, &mut [u8])> = offsets.zip(into.chunks_mut(BLOCK_BYTES)).collect();
+        let ops = places.iter().map(|(at, _)| read_op(file, *at, BLOCK_BYTES));
         let results = self.run_all(ops.collect());
-        for (at, result) in blocks.iter().zip(results) {
-            if let Ok(done) = result {
-                fill(&mut into[usize::try_from(*at).expect("within a chunk")..], done);
+        for ((at, place), result) in places.into_iter().zip(results) {
+            match result {
+                Ok(done) => fill(place, done),
+                Err(_) => refused.push(at),
             }
         }
     }
 }
 
+fn size_of_rest(end: u64, at: u64) -> usize {
+    usize::try_from(end - at).expect("a slot is at most 1 GiB")
+}
+
 /// What an unreadable byte becomes.
 pub(crate) const UNREADABLE: u8 = 0xEE;
 
-fn read_op(file: FileId, offset: u64, bytes: u64) -> Op {
-    let buf = AlignedBuf::zeroed(usize::try_from(bytes).expect("at most a chunk"));
-    Op::Read { file, offset, buf }
+fn read_op(file: FileId, offset: u64, bytes: usize) -> Op {
+    Op::Read { file, offset, buf: AlignedBuf::zeroed(bytes) }
 }
 
 fn fill(into: &mut [u8], done: Done) {
@@ -166,9 +178,9 @@ fn fill(into: &mut [u8], done: Done) {
     }
 }
 
-fn opened(done: Done) -> (FileId, u64) {
+fn opened(done: &Done) -> (FileId, u64) {
     match done {
-        Done::Opened { file, bytes } => (file, bytes),
+        Done::Opened { file, bytes } => (*file, *bytes),
         Done::Read { .. } | Done::Nothing => unreachable!("an open completes with its file"),
     }
 }

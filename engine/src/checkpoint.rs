@@ -324,7 +324,7 @@ mod tests {
     fn a_body_of_any_length_comes_back() {
         let full = CHECKPOINT_BLOCK_BODY_BYTES;
         for bytes in [0, 1, 4064, 4065, full - 1, full, full + 1, 3 * full] {
-            let body: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
+            let body: Vec<u8> = (0u8..251).cycle().take(bytes).collect();
             let file = file_of(&body);
             assert_eq!(Some(file.len() as u64), file_bytes_of(bytes as u64));
             assert_eq!(body_of(&file), Ok(body), "{bytes} bytes");

@@ -26,7 +26,8 @@ use crate::types::CheckpointOrigin;
 
 /// Blocks written or read at once.
 const CHUNK_BLOCKS: u64 = 16;
-const CHUNK_BYTES: usize = CHUNK_BLOCKS as usize * CHECKPOINT_BLOCK_BYTES;
+const CHUNK_BYTES: usize = 16 * CHECKPOINT_BLOCK_BYTES;
+const _: () = assert!(CHUNK_BYTES as u64 == CHUNK_BLOCKS * CHECKPOINT_BLOCK_BYTES as u64);
 /// Chunks in flight at once.
 const WRITES_MAX: usize = 2;
 /// Full chunks that may wait for the disk before there is no more room.
@@ -297,17 +298,15 @@ impl CheckpointWriter {
     /// A full file system ends this checkpoint, bytes that cannot be read back do; anything else ends the engine.
     fn refused(&mut self, error: io::Error, disk: &mut dyn Disk) -> Result<(), Fault> {
         let may_be_full = matches!(self.state, State::Creating | State::Filling | State::Trimming);
-        let failure = match self.state {
-            State::Failing if is_full(&error) => return Ok(()),
-            _ if may_be_full && is_full(&error) => {
-                CheckpointError::NoSpace { source: Arc::new(error) }
-            }
-            State::Verifying => self.unverified(Check::Unreadable),
-            _ => {
-                let path = checkpoint_path(self.header.info.at.index);
-                let what = format!("{} {path}", self.verb());
-                return Err(Fault { what, source: error });
-            }
+        let failure = if may_be_full && is_full(&error) {
+            CheckpointError::NoSpace { source: Arc::new(error) }
+        } else if self.state == State::Verifying {
+            self.unverified(Check::Unreadable)
+        } else if self.state == State::Failing && is_full(&error) {
+            return Ok(());
+        } else {
+            let path = checkpoint_path(self.header.info.at.index);
+            return Err(Fault { what: format!("{} {path}", self.verb()), source: error });
         };
         self.fail(failure, disk);
         Ok(())

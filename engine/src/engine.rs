@@ -304,7 +304,9 @@ impl<D: Disk> Engine<D> {
             return Err(CheckpointError::InProgress);
         }
         let durable = self.log.durable();
-        if origin == CheckpointOrigin::Local && at.index > durable.index {
+        let is_durable = at.index <= durable.index
+            && self.log.index().term_at(at.index).is_none_or(|term| term == at.term);
+        if origin == CheckpointOrigin::Local && !is_durable {
             return Err(CheckpointError::NotDurable { at, durable });
         }
         if let Some(CheckpointInfo { at: newest, .. }) = self.retained.newest()
@@ -474,7 +476,7 @@ impl<D: Disk> Engine<D> {
                 let info = kept.info();
                 if self.retained.newest().is_some_and(|newest| newest.at.index >= info.at.index) {
                     // The other origin was faster and further.
-                    self.retained.discard(kept);
+                    self.retained.discard(&kept);
                     let error = CheckpointError::Aborted;
                     events.push(Event::CheckpointFailed { origin, error });
                     return;

@@ -275,6 +275,18 @@ pub enum OpenError {
         /// Entries up to here are not needed from it.
         log_start: Position,
     },
+    /// The device does not give the bytes that would tell where the log ends. It may at another attempt.
+    #[error(
+        "seg/{slot:08x}.seg in {dir} cannot be read at byte {offset}, so where the log ends cannot be told; try again, or rebuild this node from its peers"
+    )]
+    Unreadable {
+        /// The directory.
+        dir: String,
+        /// Which slot.
+        slot: u32,
+        /// The first byte that cannot be read.
+        offset: u64,
+    },
     /// Two slots claim the same segment.
     #[error(
         "the log in {dir} is damaged: slots {first:08x} and {second:08x} both claim to be segment {number}; keep the directory and rebuild this node from its peers"
@@ -299,6 +311,18 @@ pub enum OpenError {
         /// The entry before the first stored one.
         log_start: u64,
         /// The last entry of the newest good checkpoint; 0 when there is none.
+        checkpoint: u64,
+    },
+    /// The log ends before what a checkpoint of this node holds.
+    #[error(
+        "the log in {dir} ends at entry {last}, before the checkpoint at {checkpoint} that was made from it; keep the directory and rebuild this node from its peers"
+    )]
+    Short {
+        /// The directory.
+        dir: String,
+        /// The last entry of the log.
+        last: u64,
+        /// The last entry of the checkpoint.
         checkpoint: u64,
     },
     /// A checkpoint is damaged and the log does not reach what it held.

@@ -30,7 +30,7 @@ impl LogTag {
         LogTag(crc(&log_id.to_le_bytes()))
     }
 
-    fn checksum(self, bytes: &[u8]) -> u32 {
+    pub(crate) fn checksum(self, bytes: &[u8]) -> u32 {
         let mut hasher = Hasher::new_with_initial(self.0);
         hasher.update(bytes);
         hasher.finalize()

@@ -18,6 +18,10 @@ mod engine;
 mod error;
 pub mod format;
 mod frame;
+#[cfg(any(test, feature = "simulated"))]
+pub mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod index;
 pub mod io;
 mod log;

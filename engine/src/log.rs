@@ -90,7 +90,7 @@ pub(crate) struct LogCounters {
 /// The log that is written.
 pub(crate) struct Log {
     tag: LogTag,
-    log_id: u128,
+    identity: u128,
     options: Options,
     random: Random,
     pool: FramePool,
@@ -144,7 +144,7 @@ impl Log {
         };
         Log {
             tag: LogTag::of(log_id),
-            log_id,
+            identity: log_id,
             random: Random::new(options.seed),
             pool: FramePool::default(),
             queue: VecDeque::new(),
@@ -345,7 +345,9 @@ impl Log {
                     && self.has_room(self.first_frame_bytes() + BLOCK_BYTES);
                 may_start.then(|| oldest.submitted_us.saturating_add(self.options.overdue_us))
             }
-            None => (self.needs_note() && self.can_note(has_ready_slot)).then(|| self.note_due_us()),
+            None => {
+                (self.needs_note() && self.can_note(has_ready_slot)).then(|| self.note_due_us())
+            }
         }
     }
 
@@ -428,7 +430,7 @@ impl Log {
         self.number += 1;
         let before = self.chain.back().map_or(ValidEnd::default(), Segment::valid_end);
         let header = SegmentHeader {
-            log_id: self.log_id,
+            log_id: self.identity,
             slot,
             number: self.number,
             salt: self.random.nonzero(),

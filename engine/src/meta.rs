@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn meta_comes_back_as_it_was_written() {
-        for application in [&b""[..], b"abc", &[9; META_APPLICATION_BYTES_MAX]] {
+        for application in [&b""[..], b"abc", &vec![9; META_APPLICATION_BYTES_MAX]] {
             let file = encode(&meta(application));
             assert_eq!(decode(file.as_slice()), Ok(meta(application)));
         }

@@ -400,9 +400,8 @@ impl Slots for SlotFiles<'_, '_> {
         u32::try_from(self.files.len()).expect("slots are numbered in 32 bits")
     }
 
-    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
-        self.io.read_range(self.files[slot as usize], 0, bytes, into);
-        Ok(())
+    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Vec<u64> {
+        self.io.read_range(self.files[slot as usize], 0, bytes, into)
     }
 }
 
@@ -436,7 +435,7 @@ fn checkpoint_name(name: &str) -> Option<CheckpointName> {
     match kind {
         "ckpt" => Some(CheckpointName::Durable(index)),
         kind if kind.starts_with("ckpt.bad.") => Some(CheckpointName::Quarantined),
-        kind if kind.ends_with(".tmp") => Some(CheckpointName::Temporary),
+        kind if kind.strip_suffix(".tmp").is_some() => Some(CheckpointName::Temporary),
         _ => None,
     }
 }

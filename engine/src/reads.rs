@@ -157,16 +157,16 @@ impl Reads {
         context: &mut Context<'_>,
     ) {
         context.slots.end_read(span[0].place.slot);
-        if read.generation != context.log.index().generation() {
-            read.restart(context.log);
-        } else {
-            let taken = bytes
-                .map_err(|source| read_failed(span[0].place.slot, source))
-                .and_then(|(buf, count)| read.take_span(span, buf, count, context.log.tag()));
+        let taken = bytes
+            .map_err(|source| read_failed(span[0].place.slot, source))
+            .and_then(|(buf, count)| read.take_span(span, buf, count, context.log.tag()));
+        if read.generation == context.log.index().generation() {
             if let Err(error) = taken {
                 context.events.push(Event::Entries { id: read.id, result: Err(error) });
                 return;
             }
+        } else {
+            read.restart(context.log);
         }
         self.go_on(read, context);
     }

@@ -18,8 +18,9 @@ use crate::types::{CheckpointInfo, HardState, Position};
 pub(crate) trait Slots {
     /// How many there are; they are numbered from 0.
     fn count(&self) -> u32;
-    /// The first `bytes` of a slot, replacing what `into` held. Blocks that cannot be read are filled with 0xEE.
-    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError>;
+    /// The first `bytes` of a slot, replacing what `into` held. Blocks that cannot be read are filled with bytes that
+    /// pass no check; their offsets are given.
+    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Vec<u64>;
 }
 
 /// What recovery knows before it looks at a slot.
@@ -131,7 +132,7 @@ pub(crate) fn recover(slots: &mut dyn Slots, known: &Known<'_>) -> Result<Recove
         None => VecDeque::new(),
     };
     recovery.judge_tail(&segments)?;
-    recovery.replay(segments, newest)
+    recovery.replay(&segments, newest)
 }
 
 struct Recovery<'a> {
@@ -141,6 +142,8 @@ struct Recovery<'a> {
     bytes: Vec<u8>,
     bytes_scanned: u64,
     torn: Option<TornTail>,
+    /// The first block of the newest segment after its last sound frame that cannot be read.
+    unreadable: Option<u64>,
 }
 
 /// A segment and what its bytes hold.
@@ -152,10 +155,12 @@ struct Scanned {
 impl<'a> Recovery<'a> {
     fn new(slots: &'a mut dyn Slots, known: &'a Known<'a>) -> Recovery<'a> {
         let tag = LogTag::of(known.log_id);
-        Recovery { slots, known, tag, bytes: Vec::new(), bytes_scanned: 0, torn: None }
+        let bytes = Vec::new();
+        Recovery { slots, known, tag, bytes, bytes_scanned: 0, torn: None, unreadable: None }
     }
 
-    fn read(&mut self, slot: u32, bytes: u64) -> Result<(), OpenError> {
+    /// Reads the first bytes of a slot; gives the offsets of blocks that cannot be read.
+    fn read(&mut self, slot: u32, bytes: u64) -> Vec<u64> {
         self.bytes_scanned += bytes;
         self.slots.read(slot, bytes, &mut self.bytes)
     }
@@ -164,7 +169,9 @@ impl<'a> Recovery<'a> {
     fn heads(&mut self) -> Result<BTreeMap<u64, SegmentHeader>, OpenError> {
         let mut heads: BTreeMap<u64, SegmentHeader> = BTreeMap::new();
         for slot in 0..self.slots.count() {
-            self.read(slot, SEGMENT_HEADER_BYTES as u64)?;
+            if !self.read(slot, SEGMENT_HEADER_BYTES as u64).is_empty() {
+                return Err(self.unreadable(slot, 0));
+            }
             let head = SegmentHeader::classify(
                 &self.bytes,
                 self.known.log_id,
@@ -226,9 +233,12 @@ impl<'a> Recovery<'a> {
         stated: Option<ValidEnd>,
     ) -> Result<Scanned, OpenError> {
         let read_bytes = stated.map_or(self.known.slot_bytes, |stated| stated.end);
-        self.read(header.slot, read_bytes)?;
+        let unreadable = self.read(header.slot, read_bytes);
         let scan = scan(&self.bytes, &header, self.tag, stated.map(|stated| stated.end));
-        let Some(stated) = stated else { return Ok(Scanned { header, scan }) };
+        let Some(stated) = stated else {
+            self.unreadable = unreadable.into_iter().find(|offset| *offset >= scan.end);
+            return Ok(Scanned { header, scan });
+        };
         if let Some(failure) = scan.failure {
             return Err(self.damaged(header.slot, failure, Proof::Successor));
         }
@@ -258,9 +268,12 @@ impl<'a> Recovery<'a> {
             let CheckpointInfo { at, durable_seq, .. } = *checkpoint;
             witnesses.push(Proof::Checkpoint { index: at.index, durable_seq });
         }
-        self.promises_elsewhere(segments, &mut witnesses)?;
+        self.promises_elsewhere(segments, &mut witnesses);
         match decide(failure.seq, &witnesses) {
             Verdict::Corrupt(proof) => Err(self.damaged(slot, failure, proof)),
+            Verdict::Torn if self.unreadable.is_some() => {
+                Err(self.unreadable(slot, self.unreadable.unwrap_or_default()))
+            }
             Verdict::Torn => {
                 let Failure { offset, seq, check, traces, .. } = failure;
                 self.torn = traces.then_some(TornTail { slot, offset, seq, check });
@@ -270,21 +283,22 @@ impl<'a> Recovery<'a> {
     }
 
     /// A slot outside of the chain may be the newest segment whose header was lost.
-    fn promises_elsewhere(
-        &mut self,
-        segments: &VecDeque<Scanned>,
-        witnesses: &mut Vec<Proof>,
-    ) -> Result<(), OpenError> {
+    fn promises_elsewhere(&mut self, segments: &VecDeque<Scanned>, witnesses: &mut Vec<Proof>) {
         for slot in 0..self.slots.count() {
             if segments.iter().any(|segment| segment.header.slot == slot) {
                 continue;
             }
-            self.read(slot, self.known.slot_bytes)?;
+            // Blocks that cannot be read here are no reason to refuse: only a device that lies makes them matter.
+            self.read(slot, self.known.slot_bytes);
             if let Some((_, header)) = highest_promise(&self.bytes, slot, self.tag) {
                 witnesses.push(Proof::OtherSlot { slot, durable_seq: header.durable_seq });
             }
         }
-        Ok(())
+    }
+
+    /// What cannot be read is not known to be torn.
+    fn unreadable(&self, slot: u32, offset: u64) -> OpenError {
+        OpenError::Unreadable { dir: self.known.dir.to_owned(), slot, offset }
     }
 
     fn damaged(&self, slot: u32, failure: Failure, proof: Proof) -> OpenError {
@@ -297,7 +311,7 @@ impl<'a> Recovery<'a> {
     /// Tells every record in order, then applies what the checkpoints say.
     fn replay(
         self,
-        segments: VecDeque<Scanned>,
+        segments: &VecDeque<Scanned>,
         newest: Option<SegmentHeader>,
     ) -> Result<RecoveredLog, OpenError> {
         let mut log = RecoveredLog {
@@ -318,7 +332,7 @@ impl<'a> Recovery<'a> {
         if let Some(oldest) = segments.front() {
             log.index = LogIndex::starting_after(oldest.header.prev.last);
         }
-        for segment in &segments {
+        for segment in segments {
             self.replay_segment(segment, &mut log)?;
         }
         self.settle_start(&mut log, newest)?;
@@ -392,12 +406,14 @@ impl<'a> Recovery<'a> {
             log.was_reset = true;
             return Ok(());
         }
+        let (start, last) = (log.index.start().index, log.index.last().index);
         let reached = checkpoint.map_or(0, |info| info.at.index);
-        if log.index.start().index > reached
-            || reached > log.index.last().index
-            || log.index.start().index < log_start.index
-        {
-            return Err(self.gap(log.index.start().index));
+        if start > reached || start < log_start.index {
+            return Err(self.gap(start.max(log_start.index)));
+        }
+        if reached > last {
+            let dir = self.known.dir.to_owned();
+            return Err(OpenError::Short { dir, last, checkpoint: reached });
         }
         Ok(())
     }
@@ -459,19 +475,4 @@ fn end_of(scan: &Scan) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_promise_alone_tells_torn_from_corrupt() {
-        let later = |durable_seq| Proof::LaterFrame { durable_seq };
-        assert_eq!(decide(9, &[]), Verdict::Torn);
-        assert_eq!(decide(9, &[later(8)]), Verdict::Torn);
-        assert_eq!(decide(9, &[later(8), later(9)]), Verdict::Corrupt(later(9)));
-        assert_eq!(decide(9, &[Proof::Successor]), Verdict::Corrupt(Proof::Successor));
-        let slot = Proof::OtherSlot { slot: 1, durable_seq: 30 };
-        assert_eq!(decide(9, &[later(0), slot]), Verdict::Corrupt(slot));
-        let checkpoint = Proof::Checkpoint { index: 4, durable_seq: 9 };
-        assert_eq!(decide(9, &[checkpoint]), Verdict::Corrupt(checkpoint));
-    }
-}
+mod tests;

@@ -122,7 +122,7 @@ impl Retained {
     }
 
     /// Removes one that was never published.
-    pub(crate) fn discard(&mut self, kept: Kept) {
+    pub(crate) fn discard(&mut self, kept: &Kept) {
         self.removals.push_back(Removal::Close(kept.file));
         self.removals.push_back(Removal::Remove(checkpoint_path(kept.info.at.index)));
     }

@@ -207,7 +207,12 @@ impl SlotTable {
                 let buf = WriteBuf::Owned(Arc::clone(&self.zeros));
                 Op::Write { file: making.open_file(), offset, buf, sync: WriteSync::Deferred }
             }
-            _ => making.op(),
+            Step::Creating
+            | Step::Syncing
+            | Step::Renaming
+            | Step::SyncingDir
+            | Step::Closing
+            | Step::Removing => making.op(),
         };
         submit(disk, op);
         self.making = Some(making);

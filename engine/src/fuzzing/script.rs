@@ -1,0 +1,153 @@
+//! A script of work and crashes: two bytes a step. Whatever it says, an open finds what was acknowledged.
+
+use crate::io::simulated::{Fate, SimFaults, Unsynced};
+use crate::types::{CheckpointOrigin, HardState, Position};
+
+use super::world::{World, small_options};
+
+// A checkpoint holds what is committed: a caller never replaces an entry that one holds or is about to.
+
+/// More steps than this are not run.
+const STEPS_MAX: usize = 48;
+
+/// Runs a script to its end, crashes, and opens once more.
+///
+/// Panics when an acknowledged write is lost, anything else is found than a prefix of what was appended, or an open of
+/// a disk that has lost nothing durable is refused.
+pub fn run_script(script: &[u8]) {
+    let mut world = World::new(script.len() as u64, small_options(), SimFaults::none());
+    let mut runner = Runner { term: 1, pushing: None, pending_reset: None };
+    world.open_and_check("first open");
+    for (number, step) in script.chunks_exact(2).take(STEPS_MAX).enumerate() {
+        runner.step(&mut world, step[0], step[1], number);
+    }
+    runner.crash(&mut world, 5, 0);
+    world.open_and_check("an open after a clean one");
+}
+
+struct Runner {
+    term: u64,
+    /// A checkpoint in progress: where, whose, pushed bytes.
+    pushing: Option<(Position, CheckpointOrigin, usize)>,
+    /// A snapshot that is durable and waits for its reset.
+    pending_reset: Option<Position>,
+}
+
+const BODY_BYTES: usize = 70_000;
+
+impl Runner {
+    fn step(&mut self, world: &mut World, op: u8, amount: u8, number: usize) {
+        let many = u64::from(amount);
+        match op % 16 {
+            0..=3 => world.append_entries(self.term, many % 5 + 1, usize::from(amount) * 9),
+            4 => world.append_entries(self.term, 1, usize::from(amount) * 900),
+            5 => self.replace(world, many),
+            6 => self.vote(world, many),
+            7..=9 => self.turns(world, many % 12 + 1),
+            10 => self.turns(world, 60 + many),
+            11 => self.begin(world, CheckpointOrigin::Local, many),
+            12 => self.begin(world, CheckpointOrigin::Installed, many),
+            13 => self.fill(world, many),
+            _ => self.crash(world, amount, number),
+        }
+    }
+
+    /// Entries after the oldest checkpoint are replaced in a new term.
+    fn replace(&mut self, world: &mut World, back: u64) {
+        self.term += 1;
+        let last = world.engine().status().last.index;
+        let newest = world.engine().checkpoints().first().map_or(0, |info| info.at.index);
+        let begun = self.pushing.map_or(0, |(at, ..)| at.index.min(last));
+        let floor = newest.min(last).max(begun).max(world.oracle.newest().start.index);
+        world.append_after(last.saturating_sub(back % 7).max(floor), self.term, back % 3 + 1, 40);
+    }
+
+    fn vote(&mut self, world: &mut World, vote: u64) {
+        self.term += vote % 2;
+        world.append(Some(HardState { term: self.term, vote }), None, Vec::new());
+    }
+
+    /// Enough to roll over slots and use them again.
+    fn fill(&mut self, world: &mut World, amount: u64) {
+        for _ in 0..=amount % 8 {
+            world.append_entries(self.term, 1, 200_000);
+            self.turns(world, 3);
+        }
+    }
+
+    fn turns(&mut self, world: &mut World, count: u64) {
+        for _ in 0..count {
+            world.turn().expect("the disk is sound");
+            self.push(world);
+            self.reset_if_durable(world);
+        }
+    }
+
+    fn begin(&mut self, world: &mut World, origin: CheckpointOrigin, ahead: u64) {
+        if self.pushing.is_some() || self.pending_reset.is_some() {
+            return;
+        }
+        let status = world.engine().status();
+        let at = match origin {
+            CheckpointOrigin::Local => {
+                // What is committed is neither replaced nor about to be.
+                let at = status.durable;
+                if world.oracle.newest().term_at(at.index) != Some(at.term) {
+                    return;
+                }
+                at
+            }
+            CheckpointOrigin::Installed => {
+                Position { index: status.last.index + ahead % 9 + 1, term: self.term }
+            }
+        };
+        if world.checkpoint_begin(at, origin).is_ok() {
+            self.pushing = Some((at, origin, 0));
+        }
+    }
+
+    fn push(&mut self, world: &mut World) {
+        if let Some((at, origin, mut pushed)) = self.pushing {
+            let is_complete =
+                pushed == BODY_BYTES || world.checkpoint_push(at, origin, &mut pushed, BODY_BYTES);
+            self.pushing = Some((at, origin, pushed));
+            if is_complete && world.checkpoint.is_some_and(|info| info.at == at) {
+                self.pushing = None;
+                let is_installed = origin == CheckpointOrigin::Installed;
+                self.pending_reset = is_installed.then_some(at);
+            }
+        }
+    }
+
+    /// The log is reset to an installed snapshot as soon as that is durable.
+    fn reset_if_durable(&mut self, world: &mut World) {
+        if let Some(at) = self.pending_reset.take() {
+            world.append(None, Some(at), Vec::new());
+        }
+    }
+
+    /// Cuts the power. What was not synced meets a fate drawn from `chance`, or all of it the same.
+    fn crash(&mut self, world: &mut World, chance: u8, number: usize) {
+        let mut state = u64::from(chance) << 8 | number as u64;
+        world.disk.crash_with(|unsynced| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            fate(chance, state >> 33, unsynced)
+        });
+        world.open_and_check("an open after a crash");
+        self.pushing = None;
+        self.pending_reset = None;
+        let status = world.engine().status();
+        self.term = self.term.max(status.last.term) + 1;
+    }
+}
+
+fn fate(chance: u8, draw: u64, unsynced: &Unsynced) -> Fate {
+    let is_sector = matches!(unsynced, Unsynced::Sector { .. });
+    match (chance % 8, draw % 5) {
+        (0, _) | (2.., 0 | 1) => Fate::New,
+        (1, _) | (_, 2) => Fate::Old,
+        (_, 3) if is_sector => Fate::Garbage,
+        (_, 4) if is_sector => Fate::Zero,
+        _ => Fate::Old,
+    }
+}

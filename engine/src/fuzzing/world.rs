@@ -1,0 +1,369 @@
+//! One engine on one simulated disk, driven step by step, with the oracle beside it.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::fuse::{Fuse, FusedDisk, PowerCut};
+use super::oracle::{Content, Oracle, payload};
+use crate::engine::Engine;
+use crate::error::{CheckpointError, EngineError, OpenError, ReadError};
+use crate::io::simulated::{SimDisk, SimFaults};
+use crate::opening::{Opened, open};
+use crate::options::Options;
+use crate::report::Recovered;
+use crate::types::{
+    Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Position,
+};
+
+/// How long a test lets simulated time run before it calls the engine stuck, in turns.
+const TURNS_MAX: usize = 200_000;
+
+/// Options with the smallest slots and little waiting.
+pub fn small_options() -> Options {
+    Options {
+        slot_bytes: 1 << 20,
+        frame_bytes_max: 64 << 10,
+        further_frame_bytes: 8 << 10,
+        overdue_us: 200,
+        note_after_us: 5_000,
+        tail_bytes_max: 128 << 10,
+        slots_ready: 1,
+        ..Options::default()
+    }
+}
+
+/// The node that all worlds are.
+pub const IDENTITY: Identity = Identity { node: 1, incarnation: 11, log_id: 0x5151 };
+
+/// An engine, its disk and what it must hold.
+pub struct World {
+    /// The device; it outlives the process.
+    pub disk: SimDisk,
+    /// When its power goes.
+    pub fuse: Fuse,
+    /// The process, while it runs.
+    pub engine: Option<Engine<FusedDisk>>,
+    /// What must be there.
+    pub oracle: Oracle,
+    /// Used at the next open.
+    pub options: Options,
+    /// The newest checkpoint that was reported durable.
+    pub checkpoint: Option<CheckpointInfo>,
+    /// Events that no driver has consumed.
+    pub events: Vec<Event>,
+    opens: u64,
+    seed: u64,
+}
+
+impl World {
+    /// A new directory, not opened yet.
+    pub fn new(seed: u64, options: Options, faults: SimFaults) -> World {
+        World {
+            disk: SimDisk::new(seed, faults),
+            fuse: Fuse::default(),
+            engine: None,
+            oracle: Oracle::default(),
+            options,
+            checkpoint: None,
+            events: Vec::new(),
+            opens: 0,
+            seed,
+        }
+    }
+
+    /// A new directory on a healthy disk, opened.
+    pub fn opened(seed: u64) -> World {
+        let mut world = World::new(seed, small_options(), SimFaults::none());
+        world.open_and_check("first open");
+        world
+    }
+
+    /// The running engine.
+    ///
+    /// Panics when there is none.
+    pub fn engine(&mut self) -> &mut Engine<FusedDisk> {
+        self.engine.as_mut().expect("the engine runs")
+    }
+
+    /// Does `work`, whose power goes in place of the operation number `operations`; whether it got to its end.
+    pub fn with_power_for(&mut self, operations: u64, work: impl FnOnce(&mut World)) -> bool {
+        self.fuse.set(operations);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self)));
+        self.fuse.disarm();
+        match ended {
+            Ok(()) => true,
+            Err(payload) if payload.is::<PowerCut>() => {
+                self.engine = None;
+                self.events.clear();
+                false
+            }
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+
+    /// Opens without looking at what was found. A process that still ran is killed.
+    pub fn try_open(&mut self) -> Result<Recovered, OpenError> {
+        self.engine = None;
+        self.opens += 1;
+        let options = Options { seed: [self.seed, self.opens], ..self.options.clone() };
+        let Opened { engine, recovered } =
+            open(FusedDisk::new(&self.disk, &self.fuse), Path::new("data"), options, IDENTITY)?;
+        self.engine = Some(engine);
+        Ok(recovered)
+    }
+
+    /// Opens and checks everything that was found against the oracle.
+    ///
+    /// Panics if it is refused or wrong.
+    pub fn open_and_check(&mut self, what: &str) -> Recovered {
+        let recovered = match self.try_open() {
+            Ok(recovered) => recovered,
+            Err(error) => panic!("{what}: refused: {error}"),
+        };
+        self.check(&recovered, what);
+        recovered
+    }
+
+    /// Checks what an open found: the log, read back whole, and the checkpoint, loaded.
+    pub fn check(&mut self, recovered: &Recovered, what: &str) {
+        let known = self.checkpoint.map_or(0, |info| info.at.index);
+        let found = recovered.checkpoint.map_or(0, |info| info.at.index);
+        assert!(found >= known, "{what}: checkpoint {known} was durable, {found} is found");
+        if let Some(info) = recovered.checkpoint {
+            self.check_body(&info);
+        }
+        let content = self.read_content(recovered);
+        assert_eq!(content.last(), recovered.last, "{what}");
+        check_runs(&content, &recovered.terms);
+        self.oracle.recovered(&content, recovered.checkpoint, what);
+        self.checkpoint = recovered.checkpoint;
+    }
+
+    fn check_body(&mut self, info: &CheckpointInfo) {
+        let mut body = Vec::new();
+        let engine = self.engine();
+        engine
+            .load_checkpoint(info, &mut |bytes| {
+                body.extend_from_slice(bytes);
+                Ok(())
+            })
+            .expect("a checkpoint that was recovered can be loaded");
+        assert_eq!(body, body_of(info.at, body.len()), "the body of {info:?}");
+    }
+
+    /// Reads every entry that an open found.
+    pub fn read_content(&mut self, recovered: &Recovered) -> Content {
+        let mut content = Content {
+            hard_state: recovered.hard_state,
+            start: recovered.log_start,
+            ..Content::default()
+        };
+        let mut next = recovered.log_start.index + 1;
+        while next <= recovered.last.index {
+            let entries = self.read(next, recovered.last.index, 300_000).expect("a stored entry");
+            next = entries.last().expect("never empty").index + 1;
+            content.entries.extend(entries.into_iter().map(|entry| (entry.index, entry)));
+        }
+        content
+    }
+
+    /// Reads entries and waits for the answer.
+    pub fn read(&mut self, first: u64, last: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        self.engine().read_entries(77, first, last, bytes);
+        loop {
+            let at = self.events.iter().position(|event| matches!(event, Event::Entries { .. }));
+            if let Some(at) = at
+                && let Event::Entries { result, .. } = self.events.remove(at)
+            {
+                return result;
+            }
+            self.turn().expect("a read does not halt the engine");
+        }
+    }
+
+    /// Body bytes of a checkpoint, waited for.
+    pub fn read_body(&mut self, index: u64, offset: u64, bytes: usize) -> Result<Bytes, ReadError> {
+        self.engine().read_checkpoint(78, index, offset, bytes);
+        loop {
+            let is_it = |event: &Event| matches!(event, Event::CheckpointBytes { .. });
+            if let Some(at) = self.events.iter().position(is_it)
+                && let Event::CheckpointBytes { result, .. } = self.events.remove(at)
+            {
+                return result;
+            }
+            self.turn().expect("a read does not halt the engine");
+        }
+    }
+
+    /// Lets simulated time run to the next thing that happens, then turns.
+    pub fn turn(&mut self) -> Result<(), EngineError> {
+        let now_us = self.disk.now_us();
+        let due = [self.disk.next_due(), self.engine().next_due_us()];
+        match due.into_iter().flatten().min() {
+            Some(due) => self.disk.advance(due.max(now_us)),
+            None => self.disk.advance(now_us + 1),
+        }
+        self.turn_now()
+    }
+
+    /// Turns at this moment.
+    pub fn turn_now(&mut self) -> Result<(), EngineError> {
+        let now_us = self.disk.now_us();
+        let mut events = Vec::new();
+        let result = self.engine().turn(now_us, &mut events);
+        for event in events {
+            self.note(&event);
+            self.events.push(event);
+        }
+        result
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Durable { write } => self.oracle.durable(*write),
+            Event::CheckpointDurable { info, .. } => self.checkpoint = Some(*info),
+            Event::Entries { .. }
+            | Event::CheckpointFailed { .. }
+            | Event::CheckpointBytes { .. }
+            | Event::LogStart { .. }
+            | Event::RoomChanged(_) => {}
+        }
+    }
+
+    /// Turns until everything is durable and promised.
+    pub fn settle(&mut self) {
+        self.turn_until("settle", |world| world.engine().is_idle());
+        assert!(self.oracle.is_settled());
+    }
+
+    /// Turns until `done`.
+    ///
+    /// Panics if that never comes or the engine halts.
+    pub fn turn_until(&mut self, what: &str, mut done: impl FnMut(&mut World) -> bool) {
+        for _ in 0..TURNS_MAX {
+            if done(self) {
+                return;
+            }
+            if let Err(error) = self.turn() {
+                panic!("{what}: {error}");
+            }
+        }
+        panic!("{what}: the engine is stuck");
+    }
+
+    /// Appends a write.
+    pub fn append(
+        &mut self,
+        hard_state: Option<HardState>,
+        reset: Option<Position>,
+        entries: Vec<Entry>,
+    ) {
+        let append = Append { write: self.oracle.next_write(), hard_state, reset, entries };
+        self.oracle.append(&append);
+        self.engine().append(append);
+    }
+
+    /// Appends `count` entries of `bytes` each after index `after`, in `term`.
+    pub fn append_after(&mut self, after: u64, term: u64, count: u64, bytes: usize) {
+        let write = self.oracle.next_write();
+        let entries = (after + 1..=after + count).map(|index| {
+            let payload = payload(write, Position { index, term }, bytes);
+            Entry { index, term, kind: 1, payload }
+        });
+        self.append(None, None, entries.collect());
+    }
+
+    /// Appends to the end of the log.
+    pub fn append_entries(&mut self, term: u64, count: u64, bytes: usize) {
+        let after = self.engine().status().last.index;
+        self.append_after(after, term, count, bytes);
+    }
+
+    /// Changes the hard state.
+    pub fn vote(&mut self, term: u64, vote: u64) {
+        self.append(Some(HardState { term, vote }), None, Vec::new());
+    }
+
+    /// Begins a checkpoint and pushes its whole body as room allows; the end of it is awaited elsewhere.
+    pub fn checkpoint_begin(
+        &mut self,
+        at: Position,
+        origin: CheckpointOrigin,
+    ) -> Result<(), CheckpointError> {
+        self.engine().checkpoint_begin(at, origin, 1 << 16)
+    }
+
+    /// Pushes what there is room for; whether the body is complete.
+    pub fn checkpoint_push(
+        &mut self,
+        at: Position,
+        origin: CheckpointOrigin,
+        pushed: &mut usize,
+        body_bytes: usize,
+    ) -> bool {
+        let body = body_of(at, body_bytes);
+        let count = self.engine().checkpoint_room(origin).min(body_bytes - *pushed);
+        let part = &body[*pushed..*pushed + count];
+        self.engine().checkpoint_push(origin, part);
+        *pushed += count;
+        if *pushed == body_bytes {
+            self.engine().checkpoint_finish(origin);
+        }
+        *pushed == body_bytes
+    }
+
+    /// Writes a checkpoint to its end.
+    pub fn checkpoint(
+        &mut self,
+        at: Position,
+        origin: CheckpointOrigin,
+        body_bytes: usize,
+    ) -> Result<CheckpointInfo, CheckpointError> {
+        self.checkpoint_begin(at, origin)?;
+        let (mut pushed, mut is_complete) = (0, false);
+        for _ in 0..TURNS_MAX {
+            is_complete = is_complete || self.checkpoint_push(at, origin, &mut pushed, body_bytes);
+            self.turn().expect("the disk is sound");
+            let ended = self.events.iter().position(|event| {
+                matches!(event, Event::CheckpointDurable { .. } | Event::CheckpointFailed { .. })
+            });
+            if let Some(ended) = ended {
+                if let Event::CheckpointFailed { error, .. } = self.events.remove(ended) {
+                    return Err(error);
+                }
+                return Ok(self.checkpoint.expect("it was reported"));
+            }
+        }
+        panic!("the checkpoint at {at} never ends");
+    }
+
+    /// A checkpoint of this node at the last durable entry.
+    pub fn checkpoint_here(&mut self) -> CheckpointInfo {
+        self.settle();
+        let at = self.oracle.certain().last();
+        self.checkpoint(at, CheckpointOrigin::Local, 5_000).expect("the disk has room")
+    }
+
+    /// A snapshot arrives, is installed, and the log is reset to it.
+    pub fn install(&mut self, at: Position, body_bytes: usize) -> CheckpointInfo {
+        let info = self.checkpoint(at, CheckpointOrigin::Installed, body_bytes).expect("room");
+        self.append(None, Some(at), Vec::new());
+        info
+    }
+}
+
+fn check_runs(content: &Content, runs: &[(u64, u64)]) {
+    let mut expected: Vec<(u64, u64)> = Vec::new();
+    for entry in content.entries.values() {
+        if expected.last().is_none_or(|run| run.0 != entry.term) {
+            expected.push((entry.term, entry.index));
+        }
+    }
+    assert_eq!(runs, expected, "runs of terms");
+}
+
+/// The body of the checkpoint at a position.
+pub fn body_of(at: Position, bytes: usize) -> Vec<u8> {
+    payload(0, at, bytes).to_vec()
+}

@@ -1,0 +1,258 @@
+//! Checkpoints: written while the log goes on, verified, two kept, the bad ones moved aside.
+
+use engine::fuzzing::{World, body_of};
+use engine::io::simulated::OpKind;
+use engine::{CheckpointError, CheckpointOrigin, OpenError, Position, ReadError};
+use std::io::ErrorKind;
+
+const LOCAL: CheckpointOrigin = CheckpointOrigin::Local;
+
+fn path_of(at: Position) -> String {
+    format!("ckpt/{:016x}.ckpt", at.index)
+}
+
+/// A world with checkpoints at 3 and 6 and a log to 9.
+fn with_two() -> (World, Position, Position) {
+    let mut world = World::opened(31);
+    let mut at = Vec::new();
+    for _ in 0..2 {
+        world.append_entries(1, 3, 500);
+        at.push(world.checkpoint_here().at);
+    }
+    world.append_entries(1, 3, 500);
+    world.settle();
+    (world, at[0], at[1])
+}
+
+#[test]
+fn the_log_starts_after_the_older_of_two_checkpoints() {
+    let (mut world, older, newer) = with_two();
+    assert_eq!(world.engine().status().log_start, older);
+    let recovered = world.open_and_check("reopen");
+    assert_eq!(recovered.log_start, older);
+    assert_eq!(recovered.checkpoint.map(|info| info.at), Some(newer));
+    let indices: Vec<u64> = world.engine().checkpoints().iter().map(|info| info.at.index).collect();
+    assert_eq!(indices, [newer.index, older.index]);
+}
+
+#[test]
+fn any_flipped_bit_of_the_newest_checkpoint_falls_back_to_the_older_one() {
+    let (mut world, older, newer) = with_two();
+    let sound = world.disk.snapshot();
+    let file = world.disk.read_file(&path_of(newer)).unwrap();
+    let used = (0..100).chain(4096..4096 + 5_032).chain(file.len() - 4096..file.len() - 4000);
+    for byte in used.step_by(13) {
+        world.disk.restore(&sound);
+        world.disk.flip_bit(&path_of(newer), byte as u64 * 8 + byte as u64 % 8);
+        let recovered = world.try_open().unwrap();
+        assert_eq!(recovered.checkpoint.map(|info| info.at), Some(older), "byte {byte}");
+        assert_eq!(recovered.last.index, 9);
+        assert_eq!(recovered.report.quarantined.len(), 1);
+        let aside = &recovered.report.quarantined[0].0;
+        assert_eq!(world.disk.read_file(aside).map(|aside| aside.len()), Some(file.len()));
+        let again = world.try_open().unwrap();
+        assert_eq!(again.checkpoint, recovered.checkpoint);
+        assert!(again.report.quarantined.is_empty());
+    }
+}
+
+#[test]
+fn with_both_checkpoints_bad_the_log_alone_is_too_short_and_refused() {
+    let (mut world, older, newer) = with_two();
+    for at in [older, newer] {
+        world.disk.flip_bit(&path_of(at), 100 * 8);
+    }
+    let files = world.disk.files();
+    // A log that starts at the beginning needs none of them; this one does not.
+    world.checkpoint = None;
+    match world.try_open() {
+        Err(OpenError::Gap { .. }) => {}
+        Ok(recovered) => assert_eq!(recovered.log_start, Position::default(), "{recovered:?}"),
+        Err(other) => panic!("{other}"),
+    }
+    assert_eq!(world.disk.files().len(), files.len(), "nothing is deleted");
+}
+
+#[test]
+fn both_checkpoints_bad_and_segments_recycled_is_refused_and_nothing_deleted() {
+    let mut world = World::opened(32);
+    let mut newest = Vec::new();
+    for _ in 0..6 {
+        world.append_entries(1, 4, 200_000);
+        newest.push(world.checkpoint_here().at);
+    }
+    world.open_and_check("rolls, so that the new start is stated");
+    world.append_entries(1, 1, 10);
+    world.settle();
+    for at in newest.iter().rev().take(2) {
+        world.disk.flip_bit(&path_of(*at), 5_000 * 8);
+    }
+    let files = world.disk.files();
+    assert!(matches!(
+        world.try_open(),
+        Err(OpenError::Gap { .. } | OpenError::SegmentMissing { .. })
+    ));
+    assert_eq!(world.disk.files(), files);
+}
+
+#[test]
+fn a_bad_snapshot_that_the_log_does_not_reach_is_refused() {
+    let mut world = World::opened(33);
+    world.append_entries(1, 3, 100);
+    world.checkpoint_here();
+    let at = Position { index: 500, term: 7 };
+    world.checkpoint(at, CheckpointOrigin::Installed, 9_000).unwrap();
+    world.settle();
+    world.disk.flip_bit(&path_of(at), 5_000 * 8);
+    let error = world.try_open().err().unwrap();
+    assert!(matches!(error, OpenError::CheckpointLost { index: 500, last: 3, .. }), "{error}");
+}
+
+#[test]
+fn a_snapshot_at_which_the_log_has_another_term_replaces_it_at_the_next_open() {
+    let mut world = World::opened(34);
+    world.append_entries(1, 10, 100);
+    world.settle();
+    let at = Position { index: 5, term: 3 };
+    world.checkpoint(at, CheckpointOrigin::Installed, 100).unwrap();
+    let recovered = world.open_and_check("before the reset");
+    assert!(recovered.report.was_reset);
+    assert_eq!((recovered.log_start, recovered.last), (at, at));
+    world.append_entries(3, 2, 100);
+    world.settle();
+    let recovered = world.open_and_check("after more");
+    assert_eq!(recovered.last, Position { index: 7, term: 3 });
+}
+
+#[test]
+fn a_snapshot_that_the_log_holds_keeps_the_suffix() {
+    let mut world = World::opened(35);
+    world.append_entries(1, 10, 100);
+    world.settle();
+    let at = Position { index: 5, term: 1 };
+    world.checkpoint(at, CheckpointOrigin::Installed, 100).unwrap();
+    let recovered = world.open_and_check("reopen");
+    assert!(!recovered.report.was_reset);
+    assert_eq!(recovered.last.index, 10);
+}
+
+#[test]
+fn a_write_that_the_disk_lost_is_found_before_the_checkpoint_counts() {
+    let (mut world, _, newer) = with_two();
+    world.checkpoint_begin(world.oracle.certain().last(), LOCAL).unwrap();
+    let at = world.oracle.certain().last();
+    world.disk.lose_next_write();
+    let (mut pushed, mut is_complete) = (0, false);
+    let error = loop {
+        is_complete = is_complete || world.checkpoint_push(at, LOCAL, &mut pushed, 5_000);
+        world.turn().unwrap();
+        let failed = world.events.iter().find_map(|event| {
+            let engine::Event::CheckpointFailed { error, .. } = event else { return None };
+            Some(error.clone())
+        });
+        if let Some(error) = failed {
+            break error;
+        }
+    };
+    assert!(matches!(error, CheckpointError::Unverified { .. }), "{error}");
+    assert_eq!(world.checkpoint.map(|info| info.at), Some(newer));
+    world.events.clear();
+    world.checkpoint(at, LOCAL, 5_000).unwrap();
+    world.open_and_check("after another attempt");
+}
+
+#[test]
+fn without_space_a_checkpoint_fails_leaves_nothing_and_can_be_repeated() {
+    let (mut world, _, _) = with_two();
+    let at = world.oracle.certain().last();
+    let files = world.disk.files();
+    world.disk.fail_next(OpKind::Allocate, ErrorKind::StorageFull);
+    let error = world.checkpoint(at, LOCAL, 200_000).unwrap_err();
+    assert!(matches!(error, CheckpointError::NoSpace { .. }), "{error}");
+    assert_eq!(world.disk.files(), files);
+    world.checkpoint(at, LOCAL, 200_000).unwrap();
+}
+
+#[test]
+fn an_aborted_checkpoint_leaves_nothing() {
+    let (mut world, _, _) = with_two();
+    let files = world.disk.files();
+    let at = world.oracle.certain().last();
+    for turns in 0..12 {
+        world.checkpoint_begin(at, LOCAL).unwrap();
+        world.engine().checkpoint_push(LOCAL, b"half a state");
+        for _ in 0..turns {
+            world.turn().unwrap();
+        }
+        world.engine().checkpoint_abort(LOCAL);
+        world.turn_until("abort", |world| !world.engine().status().checkpoint_in_progress);
+        assert_eq!(world.disk.files(), files);
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_not_durable_not_new_or_not_alone_is_refused() {
+    let (mut world, _, newer) = with_two();
+    let durable = world.engine().status().durable;
+    let ahead = Position { index: durable.index + 1, ..durable };
+    let begin = |world: &mut World, at| world.checkpoint_begin(at, LOCAL).unwrap_err();
+    assert!(matches!(begin(&mut world, ahead), CheckpointError::NotDurable { .. }));
+    assert!(matches!(begin(&mut world, newer), CheckpointError::NotNewer { .. }));
+    world.checkpoint_begin(durable, LOCAL).unwrap();
+    assert!(matches!(begin(&mut world, durable), CheckpointError::InProgress));
+}
+
+#[test]
+fn a_large_body_is_read_back_in_any_pieces() {
+    let mut world = World::opened(36);
+    world.append_entries(1, 1, 10);
+    world.settle();
+    let at = world.oracle.certain().last();
+    let bytes = 5_300_000;
+    let info = world.checkpoint(at, LOCAL, bytes).unwrap();
+    assert_eq!(info.body_bytes, bytes as u64);
+    let body = body_of(at, bytes);
+    for (offset, count) in [(0, 10), (65_500, 10), (65_504, 65_504), (1, 1 << 20), (bytes - 3, 99)]
+    {
+        let read = world.read_body(at.index, offset as u64, count).unwrap();
+        assert_eq!(read[..], body[offset..(offset + count).min(bytes)], "{offset} {count}");
+    }
+    assert!(world.read_body(at.index, bytes as u64, 10).unwrap().is_empty());
+    let missing = world.read_body(at.index + 1, 0, 10).unwrap_err();
+    assert!(matches!(missing, ReadError::NoCheckpoint { .. }));
+    world.disk.flip_bit(&path_of(at), 200_000 * 8);
+    let damaged = world.read_body(at.index, 190_000, 100).unwrap_err();
+    assert!(matches!(damaged, ReadError::CheckpointDamaged { block: 2, .. }), "{damaged}");
+}
+
+#[test]
+fn a_pinned_checkpoint_stays_until_it_is_unpinned() {
+    let (mut world, older, _) = with_two();
+    assert!(world.engine().pin_checkpoint(older.index).is_some());
+    world.append_entries(1, 1, 10);
+    world.checkpoint_here();
+    assert_eq!(world.engine().checkpoints().len(), 3);
+    assert_eq!(world.read_body(older.index, 0, 100).unwrap().len(), 100);
+    world.engine().unpin_checkpoint(older.index);
+    assert_eq!(world.engine().checkpoints().len(), 2);
+    world.turn_until("removal", |world| !world.disk.files().contains(&path_of(older)));
+}
+
+#[test]
+fn the_log_goes_on_while_a_checkpoint_is_written() {
+    let mut world = World::opened(37);
+    world.append_entries(1, 1, 10);
+    world.settle();
+    let at = world.oracle.certain().last();
+    world.checkpoint_begin(at, LOCAL).unwrap();
+    let (mut pushed, bytes) = (0, 3_000_000);
+    let mut is_complete = false;
+    while world.checkpoint.is_none() {
+        is_complete = is_complete || world.checkpoint_push(at, LOCAL, &mut pushed, bytes);
+        world.append_entries(1, 1, 100);
+        world.turn().unwrap();
+    }
+    assert!(world.oracle.certain().last().index > at.index);
+    world.disk.crash();
+    world.open_and_check("after it");
+}

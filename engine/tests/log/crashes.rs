@@ -1,0 +1,213 @@
+//! Power cuts at chosen moments.
+
+use engine::fuzzing::{Oracle, World};
+use engine::io::simulated::{Fate, SimImage, Unsynced};
+use engine::{HardState, Position};
+
+/// A world with every slot made and three acknowledged entries, and the moment after `work` was handed to the disk.
+fn cut_in(work: impl FnOnce(&mut World)) -> (World, SimImage, Oracle) {
+    let mut world = World::opened(7);
+    world.vote(2, 3);
+    world.append_entries(2, 3, 50);
+    world.settle();
+    world.turn_until("slots", |world| world.engine().status().slots_ready > 0);
+    while world.disk.in_flight() > 0 {
+        world.turn().unwrap();
+    }
+    assert!(world.disk.unsynced().is_empty(), "{:?}", world.disk.unsynced());
+    work(&mut world);
+    let (image, oracle) = (world.disk.snapshot(), world.oracle.clone());
+    (world, image, oracle)
+}
+
+/// Cuts the power with these fates and opens twice: what is found must be allowed, and the same both times.
+fn crash_with(
+    world: &mut World,
+    image: &SimImage,
+    oracle: &Oracle,
+    mut choose: impl FnMut(usize) -> Fate,
+) -> Position {
+    world.disk.restore(image);
+    world.oracle = oracle.clone();
+    let mut next = 0;
+    world.disk.crash_with(|_: &Unsynced| {
+        next += 1;
+        choose(next - 1)
+    });
+    let first = world.open_and_check("after the crash");
+    let second = world.open_and_check("once more");
+    assert_eq!(first.last, second.last);
+    assert_eq!(first.hard_state, second.hard_state);
+    first.last
+}
+
+const FATES: [Fate; 4] = [Fate::Old, Fate::New, Fate::Garbage, Fate::Zero];
+
+#[test]
+fn a_torn_frame_is_cut_whichever_of_its_sectors_survive() {
+    let (mut world, image, oracle) = cut_in(|world| {
+        world.append_entries(2, 1, 600);
+        world.turn_now().unwrap();
+    });
+    let sectors = world.disk.unsynced().len();
+    assert_eq!(sectors, 8);
+    let mut whole = 0;
+    for mask in 0..1u32 << sectors {
+        let last = crash_with(&mut world, &image, &oracle, |at| FATES[(mask >> at & 1) as usize]);
+        whole += u32::from(last.index == 4);
+    }
+    // The frame's bytes are in the first two sectors: a quarter of the subsets holds it whole.
+    assert_eq!(whole, 1 << (sectors - 2));
+    for draw in 0..400u32 {
+        let bits = draw.wrapping_mul(0x9E37_79B9);
+        crash_with(&mut world, &image, &oracle, |at| FATES[(bits >> (2 * at) & 3) as usize]);
+    }
+}
+
+#[test]
+fn frames_in_flight_are_cut_from_the_first_torn_one_on() {
+    let (mut world, image, oracle) = cut_in(|world| {
+        for _ in 0..4 {
+            world.append_entries(2, 1, 9_000);
+            world.turn_now().unwrap();
+        }
+        assert_eq!(world.engine().status().in_flight, 4);
+    });
+    let sectors = world.disk.unsynced().len();
+    assert_eq!(sectors % 4, 0);
+    let frame = sectors / 4;
+    // Any set of whole frames: the log ends before the first that is missing.
+    for kept in 0..16usize {
+        let fate = |at: usize| FATES[kept >> (at / frame) & 1];
+        let last = crash_with(&mut world, &image, &oracle, fate);
+        assert_eq!(last.index, 3 + u64::from(kept.trailing_ones()), "kept {kept:04b}");
+    }
+    let mut random = 5u64;
+    for _ in 0..300 {
+        crash_with(&mut world, &image, &oracle, |_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
+            FATES[(random >> 33) as usize % 4]
+        });
+    }
+}
+
+#[test]
+fn a_torn_roll_leaves_the_segment_before_it_as_it_was() {
+    let (mut world, image, oracle) = cut_in(|world| {
+        world.open_and_check("an open rolls");
+        world.append(Some(HardState { term: 3, vote: 1 }), None, Vec::new());
+        world.append_entries(3, 1, 100);
+        world.turn_now().unwrap();
+    });
+    let is_sector = |unsynced: &&Unsynced| matches!(unsynced, Unsynced::Sector { .. });
+    let sectors = world.disk.unsynced().iter().take_while(is_sector).count();
+    assert_eq!(sectors, 16, "a segment header and a frame");
+    for mask in 0..256u32 {
+        // Sectors that hold bytes: the first of the header, the first of the frame; and some others.
+        let fate = |at: usize| FATES[(mask >> (at / 2) & 1) as usize];
+        crash_with(&mut world, &image, &oracle, fate);
+    }
+}
+
+#[test]
+fn a_crash_at_any_operation_of_any_phase_loses_nothing() {
+    for reopened in [false, true] {
+        let mut operations = 0;
+        loop {
+            let mut world = World::new(operations, engine::fuzzing::small_options(), healthy());
+            if reopened {
+                world.open_and_check("first open");
+                life(&mut world);
+            }
+            let ended = world.with_power_for(operations, |world| {
+                world.open_and_check("an open with little power");
+                life(world);
+            });
+            world.open_and_check("after the cut");
+            life(&mut world);
+            if ended {
+                break;
+            }
+            operations += 1;
+        }
+        assert!(operations > 30, "only {operations} operations were cut");
+    }
+}
+
+fn healthy() -> engine::io::simulated::SimFaults {
+    engine::io::simulated::SimFaults::none()
+}
+
+/// Entries, a replaced suffix, a vote, and two checkpoints.
+fn life(world: &mut World) {
+    let term = world.engine().status().last.term + 1;
+    world.vote(term, 1);
+    world.append_entries(term, 3, 30_000);
+    world.checkpoint_here();
+    world.append_entries(term, 2, 100);
+    let last = world.engine().status().last.index;
+    world.append_after(last - 1, term + 1, 3, 200);
+    world.settle();
+    world.checkpoint_here();
+    world.append_entries(term + 1, 1, 10);
+}
+
+#[test]
+fn an_install_survives_a_crash_at_any_operation() {
+    let mut operations = 0;
+    loop {
+        let mut world = World::opened(operations);
+        world.append_entries(1, 5, 300);
+        world.checkpoint_here();
+        let at = Position { index: 900, term: 4 };
+        let ended = world.with_power_for(operations, |world| {
+            world.install(at, 80_000);
+            world.append_entries(5, 2, 64);
+            world.settle();
+            world.checkpoint_here();
+        });
+        let recovered = world.open_and_check("after the cut");
+        if recovered.checkpoint.is_some_and(|info| info.at == at) {
+            assert!(recovered.log_start == at || recovered.last.index > 900);
+        }
+        world.append_entries(9, 2, 64);
+        world.settle();
+        world.open_and_check("after more work");
+        if ended {
+            break;
+        }
+        operations += 1;
+    }
+    assert!(operations > 20);
+}
+
+#[test]
+fn a_kill_loses_nothing_that_was_acknowledged() {
+    let mut world = World::opened(21);
+    for round in 0..60u64 {
+        world.append_entries(1, round % 7 + 1, 1_000);
+        for _ in 0..round % 11 {
+            world.turn().unwrap();
+        }
+        world.disk.kill();
+        world.open_and_check("after a kill");
+    }
+}
+
+#[test]
+fn a_replaced_suffix_stays_replaced_across_crashes() {
+    let mut world = World::opened(22);
+    world.append_entries(1, 10, 40);
+    world.settle();
+    world.append_after(4, 2, 2, 40);
+    world.settle();
+    world.disk.crash_drop_all();
+    let recovered = world.open_and_check("after a crash");
+    assert_eq!(recovered.last, Position { index: 6, term: 2 });
+    assert_eq!(recovered.terms, [(1, 1), (2, 5)]);
+    world.append_after(2, 3, 1, 40);
+    world.turn_now().unwrap();
+    world.disk.crash_drop_all();
+    let recovered = world.open_and_check("before the next one was durable");
+    assert_eq!(recovered.last, Position { index: 6, term: 2 });
+}

@@ -1,0 +1,13 @@
+//! What the log keeps, cuts, refuses and gives back. On the simulated disk, except where a backend is the matter.
+#![cfg(feature = "simulated")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod backends;
+mod checkpoints;
+mod corpus;
+mod crashes;
+mod faults;
+mod reads;
+mod refusals;
+mod scripts;
+mod slots;
