@@ -88,7 +88,7 @@ impl Scribe {
         Scribe { file, first_client, sequences: vec![0; inflight as usize] }
     }
 
-    /// The client of `slot` calls an operation on `key`, which [`Scribe::op`] makes of client and sequence number.
+    /// The client of `slot` calls an operation on `key`, which `op` makes of client and sequence number.
     pub fn ask(&mut self, slot: u32, key: &[u8], op: impl FnOnce(u64, u64) -> Op) -> Asked {
         let client = self.first_client + u64::from(slot);
         let seq = &mut self.sequences[slot as usize];
