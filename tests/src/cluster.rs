@@ -95,20 +95,27 @@ impl Cluster {
 
     /// The command that starts a node.
     pub fn command(&self, id: u64) -> Command {
-        let peers: Vec<String> = self
-            .ids()
-            .iter()
-            .map(|id| format!("{id}={}", self.peer_endpoint(*id)))
-            .collect();
+        self.command_with(id, &[])
+    }
+
+    /// The same, with other values for some of its flags.
+    pub fn command_with(&self, id: u64, other: &[(&str, &str)]) -> Command {
+        let peers: Vec<String> =
+            self.ids().iter().map(|id| format!("{id}={}", self.peer_endpoint(*id))).collect();
+        let flags = [
+            ("--id", id.to_string()),
+            ("--listen", self.endpoint(id)),
+            ("--peer-listen", self.peer_endpoint(id)),
+            ("--peers", peers.join(",")),
+            ("--data", self.data(id).display().to_string()),
+        ];
         let mut command = Command::new(&self.program);
-        command
-            .args(["serve", "--id", &id.to_string(), "--listen", &self.endpoint(id)])
-            .args(["--peer-listen", &self.peer_endpoint(id)])
-            .args(["--peers", &peers.join(",")])
-            .arg("--data")
-            .arg(self.data(id))
-            .args(&self.flags)
-            .stdin(Stdio::null());
+        command.arg("serve");
+        for (flag, value) in &flags {
+            let replaced = other.iter().find(|(name, _)| name == flag);
+            command.arg(flag).arg(replaced.map_or(value.as_str(), |(_, value)| value));
+        }
+        command.args(&self.flags).stdin(Stdio::null());
         command
     }
 

@@ -27,10 +27,9 @@ fn second_process_on_a_directory_is_refused() {
     run(async {
         let cluster = three_nodes();
         cluster.leader().await;
-        let mut second = cluster.command(1);
-        // Its own ports, but the directory of node 1.
-        second.args(["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"]);
-        let output = second.output().expect("the program runs");
+        // Ports of its own, but the directory of node 1.
+        let ports = [("--listen", "127.0.0.1:17990"), ("--peer-listen", "127.0.0.1:17991")];
+        let output = cluster.command_with(1, &ports).output().expect("the program runs");
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("in use") || text.contains("locked"), "{text}");
@@ -44,9 +43,8 @@ fn port_in_use_is_named_with_its_flag_and_nothing_is_written() {
         let mut cluster = Cluster::start(PROGRAM, 1, &["--slot-bytes", "8MiB"]);
         cluster.leader().await;
         let other = cluster.data(1).with_extension("other");
-        let mut second = cluster.command(1);
-        second.arg("--data").arg(&other);
-        let output = second.output().expect("the program runs");
+        let data = other.to_str().expect("the path is text");
+        let output = cluster.command_with(1, &[("--data", data)]).output().expect("the program runs");
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("--listen") && text.contains(&cluster.endpoint(1)), "{text}");
@@ -62,9 +60,9 @@ fn directory_of_another_node_is_refused_and_left_as_it_was() {
         cluster.leader().await;
         cluster.stop(1);
         cluster.stop(2);
-        let mut foreign = cluster.command(1);
-        foreign.arg("--data").arg(cluster.data(2));
-        let output = foreign.output().expect("the program runs");
+        let data = cluster.data(2);
+        let data = data.to_str().expect("the path is text");
+        let output = cluster.command_with(1, &[("--data", data)]).output().expect("the program runs");
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("node 2"), "{text}");
