@@ -10,7 +10,7 @@ mod regressions;
 /// Runs one seed, and fails with the command that replays it.
 fn run_seed(profile: Profile, seed: u64) -> Report {
     let replay = format!("holdfast-sim --seed {seed} --profile {} --trace", profile.name());
-    let options = Options { seed, profile, trace: false };
+    let options = Options { seed, profile, trace: false, mutant: None };
     let ran = catch_unwind(AssertUnwindSafe(|| run(options)));
     let (report, result) = ran.unwrap_or_else(|_| panic!("seed {seed} panicked; replay: {replay}"));
     if let Err(failure) = result {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use tests::sim::{Failure, Options, Profile, Summary, run};
+use tests::sim::{Failure, Mutant, Options, Profile, Summary, run};
 
 /// Runs a simulated cluster from seeds, and says what it did. Exit code 1 names the seed to replay.
 #[derive(Clone, Debug, Parser)]
@@ -28,6 +28,9 @@ struct Args {
     /// Print every event on standard error.
     #[arg(long)]
     trace: bool,
+    /// Run with a deliberate bug; `list` names them. Exit code 0 then means that no seed has caught it.
+    #[arg(long)]
+    mutant: Option<String>,
     /// Seeds at once; each of them runs in one thread.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -49,10 +52,14 @@ thread_local! {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let mutant = match chosen_mutant(&args) {
+        Ok(mutant) => mutant,
+        Err(code) => return code,
+    };
     exit_on_panic(&args);
     #[expect(clippy::disallowed_methods, reason = "how long the run took is for people")]
     let began = Instant::now();
-    let (summary, is_ok) = run_all(&args);
+    let (summary, is_ok) = run_all(&args, mutant);
     say(&format!("{summary}"));
     let seconds = began.elapsed().as_secs_f64();
     let seeds = summary.seeds();
@@ -62,7 +69,23 @@ fn main() -> ExitCode {
     if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_all(args: &Args) -> (Summary, bool) {
+/// The mutant that was asked for, or the exit code after saying which there are.
+fn chosen_mutant(args: &Args) -> Result<Option<Mutant>, ExitCode> {
+    let Some(name) = &args.mutant else { return Ok(None) };
+    if let Some(mutant) = Mutant::by_name(name) {
+        return Ok(Some(mutant));
+    }
+    for mutant in Mutant::all() {
+        say(&mutant.name());
+    }
+    if name == "list" {
+        return Err(ExitCode::SUCCESS);
+    }
+    say(&format!("there is no mutant {name} in this build; those of the core need the feature `mutants`"));
+    Err(ExitCode::from(2))
+}
+
+fn run_all(args: &Args, mutant: Option<Mutant>) -> (Summary, bool) {
     let next = AtomicU64::new(0);
     let is_ok = AtomicBool::new(true);
     let work = || {
@@ -73,7 +96,7 @@ fn run_all(args: &Args) -> (Summary, bool) {
                 break;
             }
             let seed = args.seed.wrapping_add(at);
-            if !run_one(args, seed, &mut summary) {
+            if !run_one(args, mutant, seed, &mut summary) {
                 is_ok.store(false, Ordering::Relaxed);
             }
         }
@@ -92,9 +115,9 @@ fn run_all(args: &Args) -> (Summary, bool) {
     (total, is_ok.into_inner())
 }
 
-fn run_one(args: &Args, seed: u64, summary: &mut Summary) -> bool {
+fn run_one(args: &Args, mutant: Option<Mutant>, seed: u64, summary: &mut Summary) -> bool {
     SEED.set(Some(seed));
-    let (report, result) = run(Options { seed, profile: args.profile, trace: args.trace });
+    let (report, result) = run(Options { seed, profile: args.profile, trace: args.trace, mutant });
     summary.add(&report, result.is_ok());
     if args.trace_hash {
         say(&format!("seed {seed} trace {:032x}", report.trace_hash));
@@ -116,7 +139,8 @@ fn complain(args: &Args, seed: u64, Failure { at_us, reason }: &Failure) {
 }
 
 fn replay(args: &Args, seed: u64) -> String {
-    format!("replay: holdfast-sim --seed {seed} --profile {} --trace", args.profile.name())
+    let mutant = args.mutant.as_ref().map(|name| format!(" --mutant {name}")).unwrap_or_default();
+    format!("replay: holdfast-sim --seed {seed} --profile {} --trace{mutant}", args.profile.name())
 }
 
 /// An assertion of the product is a failed seed like any other: named, with the command that replays it.

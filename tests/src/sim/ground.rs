@@ -60,8 +60,16 @@ pub enum Event {
         /// Of which process.
         start: u64,
     },
-    /// Every cut of the network is over.
-    Heal,
+    /// A cut of the network is over.
+    Heal {
+        /// Which, in the order of their making.
+        cut: usize,
+    },
+    /// A full disk has room again.
+    Room {
+        /// Whose.
+        node: NodeId,
+    },
     /// The end of the seed is looked at.
     Look,
 }
@@ -144,20 +152,18 @@ pub struct Ground {
     pub counters: Counters,
     /// No fault is injected any more.
     pub is_calm: bool,
-    checkpoint_bytes: BTreeMap<NodeId, (u64, u64)>,
 }
 
 impl Ground {
     /// Nothing has happened.
-    pub fn new(network: Network, trace: Trace) -> Ground {
+    pub fn new(network: Network, trace: Trace, voters: usize) -> Ground {
         Ground {
             schedule: Schedule::default(),
             network,
-            oracle: Oracle::default(),
+            oracle: Oracle::new(voters),
             trace,
             counters: Counters::default(),
             is_calm: false,
-            checkpoint_bytes: BTreeMap::new(),
         }
     }
 
@@ -189,8 +195,10 @@ impl Ground {
             )
         });
         self.oracle.look(look);
+        if look.leads {
+            self.oracle.look_at_quorum(look.node, self.schedule.now_us());
+        }
         self.check_bounds(raft);
-        self.checkpoint_bytes.insert(look.node, (look.start, status.checkpoint_bytes));
     }
 
     /// What a leader has sent to a peer and not heard of stays within its window.

@@ -8,7 +8,8 @@
 //! - [`node`], [`links`], [`edge`], [`power`]: a node's disk and its processes;
 //! - [`client`], [`values`], [`book`]: clients, what they write, what they were told;
 //! - [`network`], [`nemesis`], [`profile`]: what goes wrong, and how often;
-//! - [`oracle`]: what must hold at every moment; [`report`], [`trace`]: what happened.
+//! - [`oracle`]: what must hold at every moment; [`report`], [`trace`]: what happened;
+//! - [`mutant`]: deliberate bugs, by which all of this is tested.
 //!
 //! Nothing here reads a clock, starts a thread or depends on the order of a hash.
 
@@ -17,6 +18,7 @@ pub mod client;
 pub mod edge;
 pub mod ground;
 pub mod links;
+pub mod mutant;
 pub mod nemesis;
 pub mod network;
 pub mod node;
@@ -30,6 +32,7 @@ pub mod trace;
 pub mod values;
 pub mod world;
 
+pub use mutant::Mutant;
 pub use profile::Profile;
 pub use report::{Report, Summary};
 pub use world::{Failure, Options, run};

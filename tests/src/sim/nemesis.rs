@@ -1,9 +1,10 @@
 //! What is done to the cluster, and when it ends.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use engine::io::simulated::OpKind as DiskOp;
-use raft::NodeId;
+use raft::{NodeId, RoleKind};
 
 use super::ground::{Event, Ground};
 use super::links::host_of;
@@ -12,18 +13,29 @@ use super::node::Node;
 use super::profile::{Fault, Plan};
 use super::random::Random;
 
+/// How long a fault lasts that is meant to leave a node far behind, in microseconds.
+const LONG_US: RangeInclusive<u64> = 2_500_000..=9_000_000;
+
 /// Chooses faults.
 #[derive(Debug)]
 pub struct Nemesis {
     random: Random,
     plan: Plan,
+    cuts: Vec<Vec<(Host, Host)>>,
 }
 
 /// What the world does for a fault that concerns more than one node's inside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Blow {
-    /// These nodes lose their process; `true`: and their power.
-    Down(NodeId, bool),
+    /// A node loses its process, perhaps with its power.
+    Down {
+        /// Which.
+        node: NodeId,
+        /// Whether its machine loses power.
+        is_power: bool,
+        /// When it starts again, in microseconds from now.
+        for_us: u64,
+    },
     /// A client process dies.
     Client(usize),
 }
@@ -31,7 +43,7 @@ pub enum Blow {
 impl Nemesis {
     /// Follows the plan.
     pub fn new(plan: &Plan, random: Random) -> Nemesis {
-        Nemesis { random, plan: plan.clone() }
+        Nemesis { random, plan: plan.clone(), cuts: Vec::new() }
     }
 
     /// When the next fault comes, if any ever does.
@@ -50,7 +62,7 @@ impl Nemesis {
     /// Injects one fault. What it cannot do by itself it returns.
     pub fn strike(&mut self, nodes: &mut [Node], ground: &mut Ground) -> Vec<Blow> {
         let fault = self.random.weighted(&self.plan.faults);
-        let at = self.random.index(nodes.len());
+        let at = self.target(nodes);
         let id = NodeId(at as u64 + 1);
         let node = nodes.get_mut(at).expect("an index below the length");
         if needs_process(fault) && !node.is_up() {
@@ -59,37 +71,24 @@ impl Nemesis {
         ground.counters.count_fault(fault.name());
         ground.note(&[fault as u64, id.0], || format!("fault: {} (node {id})", fault.name()));
         match fault {
-            Fault::Crash => vec![Blow::Down(id, true)],
-            Fault::Kill => vec![Blow::Down(id, false)],
-            Fault::CrashAll => all(nodes.len(), true),
-            Fault::KillAll => all(nodes.len(), false),
+            Fault::Crash | Fault::Kill | Fault::Absence => vec![self.down(fault, id)],
+            Fault::CrashAll | Fault::KillAll => {
+                let all = (1..=nodes.len() as u64).map(NodeId);
+                all.map(|node| self.down(fault, node)).collect()
+            }
             Fault::ClientDeath => vec![Blow::Client(self.random.index(self.plan.clients))],
-            Fault::CrashSoon => {
-                node.burn_fuse(self.random.skewed(&(1..=100)));
-                Vec::new()
-            }
-            Fault::Stop => {
-                node.stop(ground);
-                Vec::new()
-            }
-            Fault::Pause => {
-                self.pause(id, node, ground);
-                Vec::new()
-            }
-            Fault::Stall => {
-                node.disk().stall(self.random.skewed(&(1_000..=3_000_000)));
-                Vec::new()
-            }
-            Fault::DiskError => {
-                self.disk_error(node);
-                Vec::new()
-            }
-            Fault::WallJump => {
-                let by_ms = i64::try_from(self.random.below(7_200_000)).expect("it is small");
-                node.jump_wall(by_ms - 3_600_000);
+            Fault::CrashSoon
+            | Fault::Stop
+            | Fault::Pause
+            | Fault::Stall
+            | Fault::DiskError
+            | Fault::DiskFull
+            | Fault::WallJump => {
+                self.hit(fault, node, id, ground);
                 Vec::new()
             }
             Fault::Isolate
+            | Fault::Exile
             | Fault::OneWay
             | Fault::Halves
             | Fault::Pair
@@ -99,6 +98,46 @@ impl Nemesis {
                 self.cut(fault, at, ground);
                 Vec::new()
             }
+        }
+    }
+
+    /// Any node; the one that leads more often than the others.
+    fn target(&mut self, nodes: &[Node]) -> usize {
+        let any = self.random.index(nodes.len());
+        let leader = nodes.iter().position(|node| {
+            node.replica().is_some_and(|replica| replica.raft().role() == RoleKind::Leader)
+        });
+        leader.filter(|_| self.random.chance(self.plan.leader_ppm)).unwrap_or(any)
+    }
+
+    fn down(&mut self, fault: Fault, node: NodeId) -> Blow {
+        let is_power = matches!(fault, Fault::Crash | Fault::CrashAll | Fault::Absence);
+        let for_us = match fault {
+            Fault::Absence => self.random.within(&LONG_US),
+            _ => self.fault_us(),
+        };
+        Blow::Down { node, is_power, for_us }
+    }
+
+    /// A fault of one machine.
+    fn hit(&mut self, fault: Fault, node: &mut Node, id: NodeId, ground: &mut Ground) {
+        match fault {
+            Fault::CrashSoon => node.burn_fuse(self.random.skewed(&(1..=100))),
+            Fault::Stop => node.stop(ground),
+            Fault::Pause => self.pause(id, node, ground),
+            Fault::Stall => node.disk().stall(self.random.skewed(&(1_000..=3_000_000))),
+            Fault::DiskError => self.disk_error(node),
+            Fault::DiskFull => {
+                let room = self.random.below(3 << 20);
+                node.disk().set_capacity(Some(node.disk().used_bytes() + room));
+                let for_us = self.random.within(&LONG_US);
+                ground.schedule.after(for_us, Event::Room { node: id });
+            }
+            Fault::WallJump => {
+                let by_ms = i64::try_from(self.random.below(7_200_000)).expect("it is small");
+                node.jump_wall(by_ms - 3_600_000);
+            }
+            _ => unreachable!("not a fault of one machine"),
         }
     }
 
@@ -121,63 +160,79 @@ impl Nemesis {
         let errors = [io::ErrorKind::Other, io::ErrorKind::Other, io::ErrorKind::WriteZero];
         let error = if kind == DiskOp::Write { *self.random.pick(&errors) } else { errors[0] };
         node.disk().fail_after(kind, self.random.below(20), error);
-        node.expect_failure();
+        if matches!(kind, DiskOp::Sync | DiskOp::SyncDir) {
+            node.must_cycle();
+        }
     }
 
     fn cut(&mut self, fault: Fault, at: usize, ground: &mut Ground) {
         let count = self.plan.nodes;
         let other = (at + 1 + self.random.index(count.max(2) - 1)) % count;
-        let all = 0..count;
-        match fault {
-            Fault::Isolate => {
-                all.filter(|peer| *peer != at).for_each(|peer| both_ways(at, peer, ground));
+        let (one, other) = (Host::Node(at), Host::Node(other));
+        let cut = match fault {
+            Fault::Isolate | Fault::Exile => {
+                let others = (0..count).filter(|peer| *peer != at);
+                others.flat_map(|peer| both_ways(one, Host::Node(peer))).collect()
             }
-            Fault::OneWay => ground.network.block(Host::Node(at), Host::Node(other)),
-            Fault::Halves => {
-                let (left, right): (Vec<usize>, Vec<usize>) =
-                    all.partition(|_| self.random.chance(500_000));
-                for one in left {
-                    right.iter().for_each(|other| both_ways(one, *other, ground));
-                }
-            }
-            Fault::Pair => both_ways(at, other, ground),
+            Fault::OneWay => vec![(one, other)],
+            Fault::Halves => self.halves(),
+            Fault::Pair => both_ways(one, other).to_vec(),
             Fault::ClientCut => {
-                for client in 0..self.plan.clients {
-                    ground.network.block(Host::Client(client), Host::Node(at));
-                    ground.network.block(Host::Node(at), Host::Client(client));
-                }
+                let clients = (0..self.plan.clients).map(Host::Client);
+                clients.flat_map(|client| both_ways(client, one)).collect()
             }
-            Fault::Reset => {
-                let port = *self.random.pick(&[Port::Peers, Port::Peers, Port::Clients]);
-                let conns = ground.network.conns_on(port);
-                if !conns.is_empty() {
-                    ground.network.reset(*self.random.pick(&conns));
-                }
-                return;
-            }
+            Fault::Reset => return self.reset(ground),
             Fault::Clog => {
                 let (extra_us, for_us) = (self.random.skewed(&(1_000..=500_000)), self.fault_us());
-                return ground.network.clog(Host::Node(at), Host::Node(other), extra_us, for_us);
+                return ground.network.clog(one, other, extra_us, for_us);
             }
             _ => unreachable!("not a fault of the network"),
+        };
+        ground.network.block(&cut);
+        let for_us = match fault {
+            Fault::Exile => self.random.within(&LONG_US),
+            _ => self.fault_us(),
+        };
+        ground.schedule.after(for_us, Event::Heal { cut: self.cuts.len() });
+        self.cuts.push(cut);
+    }
+
+    fn halves(&mut self) -> Vec<(Host, Host)> {
+        let nodes = 0..self.plan.nodes;
+        let (left, right): (Vec<usize>, Vec<usize>) =
+            nodes.partition(|_| self.random.chance(500_000));
+        let pairs = left.iter().flat_map(|one| right.iter().map(move |other| (*one, *other)));
+        pairs.flat_map(|(one, other)| both_ways(Host::Node(one), Host::Node(other))).collect()
+    }
+
+    fn reset(&mut self, ground: &mut Ground) {
+        let port = *self.random.pick(&[Port::Peers, Port::Peers, Port::Clients]);
+        let conns = ground.network.conns_on(port);
+        if !conns.is_empty() {
+            ground.network.reset(*self.random.pick(&conns));
         }
-        let for_us = self.fault_us();
-        ground.schedule.after(for_us, Event::Heal);
+    }
+
+    /// A cut is over.
+    pub fn heal(&self, cut: usize, ground: &mut Ground) {
+        let cut = self.cuts.get(cut).expect("only cuts that were made are healed");
+        ground.network.unblock(cut);
     }
 }
 
 fn needs_process(fault: Fault) -> bool {
     matches!(
         fault,
-        Fault::Crash | Fault::CrashSoon | Fault::Kill | Fault::Stop | Fault::Pause | Fault::DiskError
+        Fault::Crash
+            | Fault::CrashSoon
+            | Fault::Absence
+            | Fault::Kill
+            | Fault::Stop
+            | Fault::Pause
+            | Fault::DiskError
     )
 }
 
-fn all(nodes: usize, is_power: bool) -> Vec<Blow> {
-    (1..=nodes as u64).map(|id| Blow::Down(NodeId(id), is_power)).collect()
-}
-
-fn both_ways(one: usize, other: usize, ground: &mut Ground) {
-    ground.network.block(Host::Node(one), Host::Node(other));
-    ground.network.block(Host::Node(other), Host::Node(one));
+fn both_ways(one: Host, other: Host) -> [(Host, Host); 2] {
+    [(one, other), (other, one)]
 }

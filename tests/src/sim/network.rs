@@ -15,7 +15,7 @@
 //! Duplicates come from senders that repeat themselves on a new connection, while bytes of the old one may
 //! still arrive.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
@@ -200,7 +200,8 @@ pub struct Network {
     conns: BTreeMap<ConnId, Conn>,
     next_conn: u64,
     power: BTreeMap<Host, Power>,
-    blocked: BTreeSet<(Host, Host)>,
+    /// How many blocks lie on a direction.
+    blocked: BTreeMap<(Host, Host), u32>,
     /// Until when a direction is slow, and by how much.
     clogged: BTreeMap<(Host, Host), (u64, u64)>,
     counters: NetCounters,
@@ -217,7 +218,7 @@ impl Network {
             conns: BTreeMap::new(),
             next_conn: 1,
             power: BTreeMap::new(),
-            blocked: BTreeSet::new(),
+            blocked: BTreeMap::new(),
             clogged: BTreeMap::new(),
             counters: NetCounters::default(),
             now_us: 0,
@@ -310,9 +311,24 @@ impl Network {
         }
     }
 
-    /// Blocks one direction.
-    pub fn block(&mut self, from: Host, to: Host) {
-        self.blocked.insert((from, to));
+    /// Blocks these directions, each once more than before.
+    pub fn block(&mut self, cut: &[(Host, Host)]) {
+        for direction in cut {
+            *self.blocked.entry(*direction).or_default() += 1;
+        }
+    }
+
+    /// Takes back what [`Network::block`] did, unless everything was healed meanwhile.
+    pub fn unblock(&mut self, cut: &[(Host, Host)]) {
+        for direction in cut {
+            if let Some(blocks) = self.blocked.get_mut(direction) {
+                *blocks -= 1;
+            }
+            if self.blocked.get(direction) == Some(&0) {
+                self.blocked.remove(direction);
+            }
+        }
+        self.release();
     }
 
     /// Makes one direction slower by `extra_us` for `for_us`.
@@ -347,7 +363,8 @@ impl Network {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (dialler, to, port) = (conn.dialler, conn.acceptor, conn.port);
         let power = self.power.get(&to).copied().unwrap_or(Power::Up);
-        let is_cut = self.blocked.contains(&(dialler, to)) || self.blocked.contains(&(to, dialler));
+        let is_cut =
+            self.blocked.contains_key(&(dialler, to)) || self.blocked.contains_key(&(to, dialler));
         match power {
             Power::Up if !is_cut => {
                 conn.is_open = [true, true];
@@ -495,7 +512,7 @@ impl Network {
     }
 
     fn is_held(&self, from: Host, to: Host) -> bool {
-        self.blocked.contains(&(from, to)) || self.power.get(&to) == Some(&Power::Paused)
+        self.blocked.contains_key(&(from, to)) || self.power.get(&to) == Some(&Power::Paused)
     }
 
     fn is_open(&self, id: ConnId, side: Side) -> bool {

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use engine::io::simulated::SimDisk;
+use engine::io::simulated::{SimDisk, SimImage};
 use engine::{Engine, Identity, Recovered};
 use protocol::LeaderHint;
 use raft::{Lane, Link, Micros, NodeId, RoleKind};
@@ -19,6 +19,7 @@ use server::replica::{Answer, Input, Outbox, Replica, ReplicaOptions, ReplyTo};
 use super::edge::{Edge, Serving};
 use super::ground::{Event, Ground};
 use super::links::{LinkEvent, Links, News, host_of, order_of};
+use super::mutant::Mutant;
 use super::network::{ConnId, Host, NetOutput, Port, Power as NetPower};
 use super::oracle::Look;
 use super::power::{Fuse, Power};
@@ -123,8 +124,13 @@ pub struct Node {
     wall_ms: u64,
     is_paused: bool,
     plan: Plan,
-    /// A disk error was injected: the process may end with it.
-    may_fail: bool,
+    /// Errors that its disk had been made to report when its process started.
+    errors_before: u64,
+    /// A sync was made to fail: what a process reads from here on may never reach the medium.
+    must_cycle: bool,
+    mutant: Option<Mutant>,
+    /// What the disk held when the process started, for a mutant.
+    before: Option<SimImage>,
 }
 
 /// Where clients reach a node.
@@ -140,7 +146,7 @@ pub fn node_at(address: &str) -> Option<Host> {
 
 impl Node {
     /// A machine with an empty disk.
-    pub fn new(at: usize, plan: &Plan, mut random: Random) -> Node {
+    pub fn new(at: usize, plan: &Plan, mutant: Option<Mutant>, mut random: Random) -> Node {
         let peers: Vec<NodeId> = (1..=plan.nodes as u64).map(NodeId).collect();
         Node {
             id: NodeId(at as u64 + 1),
@@ -152,7 +158,10 @@ impl Node {
             random,
             is_paused: false,
             plan: plan.clone(),
-            may_fail: false,
+            errors_before: 0,
+            must_cycle: false,
+            mutant,
+            before: None,
         }
     }
 
@@ -176,14 +185,36 @@ impl Node {
         self.is_paused
     }
 
-    /// The next operations of its disk may fail for good.
-    pub fn expect_failure(&mut self) {
-        self.may_fail = true;
+    /// A sync will fail: the machine must be switched off and on before another process starts on it. Without
+    /// that, what a process reads and what the disk keeps may differ, and no software can tell.
+    pub fn must_cycle(&mut self) {
+        self.must_cycle = true;
     }
 
-    /// Whether its process may end by itself.
+    /// Whether its process has an error of the disk to end with.
     pub fn may_fail(&self) -> bool {
-        self.may_fail
+        self.errors() > self.errors_before
+    }
+
+    fn errors(&self) -> u64 {
+        let counters = self.disk.counters();
+        counters.errors_injected + counters.short_writes
+    }
+
+    /// Its process is gone: what becomes of the disk. Returns whether the machine lost its power.
+    pub fn end_process(&mut self, is_power: bool, disk_knows: bool) -> bool {
+        self.process = None;
+        self.is_paused = false;
+        let is_cycled = std::mem::take(&mut self.must_cycle) && self.may_fail();
+        match (is_power || is_cycled, disk_knows && !is_cycled) {
+            (_, true) => {}
+            (true, false) => self.disk.crash(),
+            (false, false) => self.disk.kill(),
+        }
+        if let (true, Some(before)) = (is_power, &self.before) {
+            self.disk.restore(before);
+        }
+        is_power || is_cycled
     }
 
     /// Makes its wall clock jump.
@@ -219,6 +250,10 @@ impl Node {
         self.start += 1;
         self.is_paused = false;
         self.disk.advance(ground.now_us());
+        self.errors_before = self.errors();
+        if self.mutant == Some(Mutant::DiskForgetsAtCrash) {
+            self.before = Some(self.disk.snapshot());
+        }
         let crashes = self.random.chance(self.plan.crash_in_start_ppm) && !ground.is_calm;
         let operations = crashes.then(|| self.random.skewed(&(1..=400)));
         let fuse = Fuse::new(operations);
@@ -310,6 +345,9 @@ impl Node {
         raft.cache_bytes_max = *self.random.pick(&[16 << 10, 256 << 10, 4 << 20]);
         raft.append_bytes_max = *self.random.pick(&[8 << 10, 64 << 10, 1 << 20]);
         raft.window_bytes_max = u64::from(raft.append_bytes_max) * (1 + self.random.below(8));
+        if let Some(mutant) = self.mutant {
+            mutant.arm(&mut raft);
+        }
         let options = ReplicaOptions {
             raft,
             checkpoint_interval_bytes: self.plan.checkpoint_interval_bytes,
@@ -326,15 +364,10 @@ impl Node {
         process.phase = Phase::Serving { replica: Box::new(replica), serving };
         process.busy_us = process.busy_us.max(self.disk.now_us());
         process.open_us = process.busy_us;
+        ground.oracle.begins(self.id, process.busy_us);
         self.after_links(ground)?;
         self.wake_at(ground.now_us(), ground);
         Ok(())
-    }
-
-    /// The process is gone.
-    pub fn drop_process(&mut self) {
-        self.process = None;
-        self.is_paused = false;
     }
 
     /// The process gets no time from now on.
@@ -345,6 +378,7 @@ impl Node {
     /// The process goes on.
     pub fn resume(&mut self, ground: &mut Ground) {
         self.is_paused = false;
+        ground.oracle.begins(self.id, ground.now_us());
         self.wake_at(ground.now_us(), ground);
     }
 
@@ -402,6 +436,11 @@ impl Node {
         let Some(process) = &mut self.process else { return Ok(()) };
         for (at_us, event) in process.links.later.drain(..) {
             ground.schedule.at(at_us, Event::Links { node: id, start, event });
+        }
+        for input in &process.links.inputs {
+            if let Input::Peer { from, .. } = input {
+                ground.oracle.heard(id, *from, ground.schedule.now_us());
+            }
         }
         process.inbox.append(&mut process.links.inputs);
         process.inbox.append(&mut process.edge.inputs);
@@ -534,6 +573,7 @@ impl Node {
             leads: raft.role() == RoleKind::Leader,
             commit_index: raft.commit_index().0,
             applied_index: state.applied_index(),
+            durable_index: replica.engine().status().durable.index,
             state_hash: state.hash(),
             revision: state.revision(),
         };

@@ -5,6 +5,8 @@
 //!   acknowledged in.
 //! - Log matching: one payload for each (term, index) that is ever sent.
 //! - State machine safety: nodes that have applied the same index have the same state.
+//! - What is committed is durable on a majority, the committing node or not.
+//! - A leader that hears no majority for long does not lead.
 //! - Commit and applied index never go back within a process; the state hash of a start is the one of before.
 //! - Queues keep their bounds.
 
@@ -13,6 +15,10 @@ use std::collections::BTreeMap;
 use raft::{AppendOutcome, Message, NodeId};
 
 use super::trace::digest;
+
+/// A leader that has heard no majority for so long must have stepped down: several election timeouts, for clocks that
+/// drift and turns that are late. In microseconds.
+const QUORUM_US_MAX: u64 = 3_000_000;
 
 /// What a process looks like after a turn.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +35,8 @@ pub struct Look {
     pub commit_index: u64,
     /// Its applied index.
     pub applied_index: u64,
+    /// The last index that is durable on it.
+    pub durable_index: u64,
     /// The hash of its state.
     pub state_hash: u128,
     /// The store's revision.
@@ -44,11 +52,22 @@ pub struct Oracle {
     promised: BTreeMap<NodeId, u64>,
     payloads: BTreeMap<(u64, u64), u64>,
     states: BTreeMap<u64, (u128, u64, NodeId)>,
+    /// The highest commit index that anybody has claimed.
+    committed: u64,
+    voters: usize,
     looks: BTreeMap<NodeId, Look>,
+    /// When the second was last heard by the first.
+    heard: BTreeMap<(NodeId, NodeId), u64>,
+    begun: BTreeMap<NodeId, u64>,
     failure: Option<String>,
 }
 
 impl Oracle {
+    /// Nothing has been seen of a cluster of `voters`.
+    pub fn new(voters: usize) -> Oracle {
+        Oracle { voters, ..Oracle::default() }
+    }
+
     /// The first thing that did not hold.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
@@ -83,7 +102,9 @@ impl Oracle {
             self.leads(look.term, look.node);
         }
         self.look_at_state(&look);
-        let Some(before) = self.looks.insert(look.node, look) else { return };
+        let before = self.looks.insert(look.node, look);
+        self.look_at_commit(&look);
+        let Some(before) = before else { return };
         if before.start == look.start {
             let goes_back = look.commit_index < before.commit_index
                 || look.applied_index < before.applied_index
@@ -105,6 +126,22 @@ impl Oracle {
                 known.2,
                 known.0,
                 known.1
+            )
+        });
+    }
+
+    /// What is committed is durable on a majority, by what each node has shown last.
+    fn look_at_commit(&mut self, look: &Look) {
+        if look.commit_index <= self.committed {
+            return;
+        }
+        self.committed = look.commit_index;
+        let durable = self.looks.values().filter(|of| of.durable_index >= look.commit_index);
+        let count = durable.count();
+        self.expect(2 * count > self.voters, || {
+            format!(
+                "node {} commits {} which is durable on {count} nodes only",
+                look.node, look.commit_index
             )
         });
     }
@@ -164,6 +201,28 @@ impl Oracle {
         });
     }
 
+    /// Something of `from` has arrived at `to`.
+    pub fn heard(&mut self, to: NodeId, from: NodeId, now_us: u64) {
+        self.heard.insert((to, from), now_us);
+    }
+
+    /// A process begins, or goes on after a pause: it could not hear anybody before.
+    pub fn begins(&mut self, node: NodeId, now_us: u64) {
+        self.begun.insert(node, now_us);
+    }
+
+    /// `node` leads: it must have heard a majority not long ago.
+    pub fn look_at_quorum(&mut self, node: NodeId, now_us: u64) {
+        let since_us = now_us.saturating_sub(QUORUM_US_MAX);
+        let heard = self.heard.range((node, NodeId(0))..=(node, NodeId(u64::MAX)));
+        let recent = 1 + heard.filter(|(_, at_us)| **at_us >= since_us).count();
+        let begun_us = self.begun.get(&node).copied().unwrap_or(0);
+        let voters = self.voters;
+        self.expect(2 * recent > voters || begun_us >= since_us, || {
+            format!("node {node} leads though it has heard only {recent} of {voters} for long")
+        });
+    }
+
     /// A process has started and holds this much from before.
     pub fn started(&mut self, node: NodeId, term: u64) {
         let promised = self.promised.get(&node).copied().unwrap_or(0);
@@ -188,6 +247,7 @@ mod tests {
             leads,
             commit_index: applied_index,
             applied_index,
+            durable_index: applied_index,
             state_hash,
             revision: 1,
         }
@@ -224,6 +284,25 @@ mod tests {
             oracle.look(look(1, 3, false, 4, 2));
         });
         assert!(reason.contains("went back"), "{reason}");
+    }
+
+    #[test]
+    fn commit_that_is_not_durable_on_a_majority_is_seen() {
+        let mut oracle = Oracle::new(3);
+        oracle.look(look(1, 3, true, 0, 1));
+        oracle.look(look(2, 3, false, 0, 1));
+        oracle.look(look(1, 3, true, 5, 1));
+        assert!(oracle.failure().is_some_and(|reason| reason.contains("durable on 1")));
+    }
+
+    #[test]
+    fn leader_that_hears_nobody_is_seen() {
+        let mut oracle = Oracle::new(3);
+        oracle.heard(NodeId(1), NodeId(2), 1_000_000);
+        oracle.look_at_quorum(NodeId(1), 2_000_000);
+        assert_eq!(oracle.failure(), None);
+        oracle.look_at_quorum(NodeId(1), 1_000_000 + QUORUM_US_MAX + 1);
+        assert!(oracle.failure().is_some());
     }
 
     #[test]

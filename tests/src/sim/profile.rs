@@ -30,6 +30,8 @@ pub enum Profile {
 pub enum Fault {
     /// A machine loses power, between two turns.
     Crash,
+    /// A machine loses power for so long that the others go on without it.
+    Absence,
     /// A machine loses power within the next operations of its disk.
     CrashSoon,
     /// All machines lose power.
@@ -44,6 +46,8 @@ pub enum Fault {
     Pause,
     /// One node is cut off from the others, both ways.
     Isolate,
+    /// One node is cut off for so long that the others go on without it.
+    Exile,
     /// One direction between two nodes is cut.
     OneWay,
     /// The nodes are cut into two groups.
@@ -60,6 +64,8 @@ pub enum Fault {
     Stall,
     /// The next write, sync or so on of a disk fails: final for the process.
     DiskError,
+    /// A disk has no room for a while.
+    DiskFull,
     /// A client process dies with everything it had under way.
     ClientDeath,
     /// A node's wall clock jumps.
@@ -71,6 +77,7 @@ impl Fault {
     pub fn name(self) -> &'static str {
         match self {
             Fault::Crash => "crash",
+            Fault::Absence => "absence",
             Fault::CrashSoon => "crash-soon",
             Fault::CrashAll => "crash-all",
             Fault::Kill => "kill",
@@ -78,6 +85,7 @@ impl Fault {
             Fault::Stop => "stop",
             Fault::Pause => "pause",
             Fault::Isolate => "isolate",
+            Fault::Exile => "exile",
             Fault::OneWay => "one-way",
             Fault::Halves => "halves",
             Fault::Pair => "pair",
@@ -86,6 +94,7 @@ impl Fault {
             Fault::Clog => "clog",
             Fault::Stall => "stall",
             Fault::DiskError => "disk-error",
+            Fault::DiskFull => "disk-full",
             Fault::ClientDeath => "client-death",
             Fault::WallJump => "wall-jump",
         }
@@ -94,6 +103,7 @@ impl Fault {
 
 const CRASH_FAULTS: &[(Fault, u32)] = &[
     (Fault::Crash, 4),
+    (Fault::Absence, 3),
     (Fault::CrashSoon, 6),
     (Fault::CrashAll, 2),
     (Fault::Kill, 3),
@@ -105,6 +115,7 @@ const CRASH_FAULTS: &[(Fault, u32)] = &[
 
 const PARTITION_FAULTS: &[(Fault, u32)] = &[
     (Fault::Isolate, 5),
+    (Fault::Exile, 4),
     (Fault::OneWay, 5),
     (Fault::Halves, 3),
     (Fault::Pair, 4),
@@ -115,8 +126,14 @@ const PARTITION_FAULTS: &[(Fault, u32)] = &[
     (Fault::ClientDeath, 1),
 ];
 
-const DISK_FAULTS: &[(Fault, u32)] =
-    &[(Fault::Stall, 5), (Fault::DiskError, 4), (Fault::CrashSoon, 3), (Fault::WallJump, 2)];
+const DISK_FAULTS: &[(Fault, u32)] = &[
+    (Fault::Stall, 5),
+    (Fault::DiskError, 3),
+    (Fault::DiskFull, 3),
+    (Fault::CrashSoon, 3),
+    (Fault::Absence, 2),
+    (Fault::WallJump, 2),
+];
 
 impl Profile {
     /// All profiles, by name.
@@ -252,6 +269,10 @@ pub struct Plan {
     pub ops: Vec<(OpKind, u32)>,
     /// The kinds of faults and how often each comes.
     pub faults: Vec<(Fault, u32)>,
+    /// Out of a million faults of one node, how many look for the leader.
+    pub leader_ppm: u32,
+    /// Whether all machines lose power before the last reads.
+    pub final_crash: bool,
     /// Pause between two faults, in microseconds.
     pub fault_pause_us: RangeInclusive<u64>,
     /// How long a fault lasts, in microseconds.
@@ -286,14 +307,16 @@ impl Plan {
             keys: random.index(5) + 2,
             locks: random.index(2) + 1,
             value_bytes: random.pick(&[8..=64, 8..=1_024, 8..=16_384, 2_048..=16_384]).clone(),
-            think_us: 100..=random.skewed(&(2_000..=60_000)),
+            think_us: 1_000..=random.skewed(&(5_000..=100_000)),
             deadline_us: random.pick(&[300_000..=2_000_000, 2_000_000..=6_000_000]).clone(),
             sessions_ppm: *random.pick(&[300_000, 700_000, 1_000_000]),
             ttl_ms: random.pick(&[1_000..=2_000, 1_000..=5_000]).clone(),
             abandon_ppm: *random.pick(&[0, 0, 5_000, 50_000]),
             ops: swarm(OPS, &[OpKind::Put, OpKind::Get], &mut random),
             faults: faults(profile, &mut random),
-            fault_pause_us: 20_000..=random.skewed(&(100_000..=2_000_000)),
+            leader_ppm: *random.pick(&[0, 300_000, 800_000]),
+            final_crash: random.chance(500_000),
+            fault_pause_us: 50_000..=random.skewed(&(300_000..=5_000_000)),
             fault_us: 10_000..=random.skewed(&(200_000..=6_000_000)),
             net: shape.net(profile),
             disk: shape.disk(profile),
@@ -301,7 +324,7 @@ impl Plan {
             hiccup_ppm: *random.pick(&[0, 0, 1_000, 10_000]),
             crash_in_start_ppm: crash_in_start_ppm(profile, &mut random),
             slot_bytes: random.weighted(&[(1 << 20, 3), (2 << 20, 1)]),
-            checkpoint_interval_bytes: random.skewed(&(256 << 10..=2 << 20)),
+            checkpoint_interval_bytes: random.skewed(&(128 << 10..=2 << 20)),
             profile,
         }
     }

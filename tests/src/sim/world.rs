@@ -11,6 +11,7 @@ use super::book::Book;
 use super::client::{Client, Mood};
 use super::ground::{Event, Ground};
 use super::links::host_of;
+use super::mutant::Mutant;
 use super::nemesis::{Blow, Nemesis};
 use super::network::{Host, NetEvent, NetFaults, NetOutput, Network, Power};
 use super::node::{End, Node};
@@ -24,7 +25,7 @@ const ACT_US: u64 = 60_000_000;
 /// How often the end of an act is looked for, in microseconds.
 const LOOK_US: u64 = 100_000;
 /// More turns than this in a simulated second are a loop that does not wait for anything.
-const TURNS_PER_SECOND_MAX: u64 = 100_000;
+const TURNS_PER_SECOND_MAX: u64 = 40_000;
 
 /// What to run, and what to show of it.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,8 @@ pub struct Options {
     pub profile: Profile,
     /// Whether every event is printed.
     pub trace: bool,
+    /// A deliberate bug to run with.
+    pub mutant: Option<Mutant>,
 }
 
 /// Why a seed failed.
@@ -79,12 +82,15 @@ pub fn run(options: Options) -> (Report, Result<(), Failure>) {
 
 impl World {
     fn new(options: Options) -> World {
-        let plan = Plan::new(options.profile, options.seed);
+        let mut plan = Plan::new(options.profile, options.seed);
+        if options.mutant == Some(Mutant::DiskLosesWrites) {
+            plan.disk.lost_write_ppm = 5_000;
+        }
         let mut random = Random::new(options.seed);
         let network = Network::new(plan.net.clone(), random.split());
-        let mut ground = Ground::new(network, Trace::new(options.trace));
+        let mut ground = Ground::new(network, Trace::new(options.trace), plan.nodes);
         let nodes: Vec<Node> =
-            (0..plan.nodes).map(|at| Node::new(at, &plan, random.split())).collect();
+            (0..plan.nodes).map(|at| Node::new(at, &plan, options.mutant, random.split())).collect();
         for id in 1..=nodes.len() as u64 {
             let node = NodeId(id);
             ground.network.set_power(host_of(node), Power::Off);
@@ -172,9 +178,14 @@ impl World {
                     Ok(())
                 })
             }
-            Event::Heal => {
-                self.ground.note(&[], || "the network is healed".to_owned());
-                self.ground.network.heal();
+            Event::Heal { cut } => {
+                self.ground.note(&[cut as u64], || format!("cut {cut} is healed"));
+                self.nemesis.heal(cut, &mut self.ground);
+                Ok(())
+            }
+            Event::Room { node } => {
+                self.ground.note(&[node.0], || format!("node {node} has room again"));
+                self.node(node).disk().set_capacity(None);
                 Ok(())
             }
             Event::Look => self.look(),
@@ -251,31 +262,31 @@ impl World {
         let node = self.node(id);
         let may_fail = node.may_fail();
         match end {
-            End::Power => self.down(id, true, true),
-            End::Stopped => self.down(id, false, true),
+            End::Power => self.ended_down(id, true, true),
+            End::Stopped => self.ended_down(id, false, false),
             End::Failed(reason) if may_fail => {
                 self.ground.counters.failures += 1;
                 self.ground.note(&[], || format!("node {id} could not go on: {reason}"));
-                self.down(id, false, true);
+                self.ended_down(id, false, false);
             }
             End::Failed(reason) => return Err(format!("node {id} ended by itself: {reason}")),
         }
         Ok(())
     }
 
-    /// The process of a node is gone; another one starts later.
-    fn down(&mut self, id: NodeId, is_power: bool, disk_knows: bool) {
-        let node = self.node(id);
-        node.drop_process();
-        if !disk_knows {
-            if is_power { node.disk().crash() } else { node.disk().kill() }
-        }
+    /// A process has come to its end by itself; another one starts later.
+    fn ended_down(&mut self, id: NodeId, is_power: bool, disk_knows: bool) {
+        let for_us = if self.ground.is_calm { 100_000 } else { self.nemesis.fault_us() };
+        self.down(id, (is_power, disk_knows), for_us);
+    }
+
+    /// The process of a node is gone; another one starts after `for_us`.
+    fn down(&mut self, id: NodeId, (is_power, disk_knows): (bool, bool), for_us: u64) {
+        let is_power = self.node(id).end_process(is_power, disk_knows);
         let power = if is_power { Power::Off } else { Power::NoProcess };
         self.ground.network.set_power(host_of(id), power);
-        let is_calm = self.ground.is_calm;
-        let pause_us = if is_calm { 100_000 } else { self.nemesis.fault_us() };
         let disk_us = self.node(id).disk().now_us();
-        let boot_us = (self.ground.now_us() + pause_us).max(disk_us);
+        let boot_us = (self.ground.now_us() + for_us).max(disk_us);
         self.ground.schedule.at(boot_us, Event::Boot { node: id });
     }
 
@@ -287,8 +298,11 @@ impl World {
         }
         for blow in self.nemesis.strike(&mut self.nodes, &mut self.ground) {
             match blow {
-                Blow::Down(id, is_power) if self.node(id).is_up() => self.down(id, is_power, false),
-                Blow::Down(..) => {}
+                Blow::Down { node, is_power, for_us } => {
+                    if self.node(node).is_up() {
+                        self.down(node, (is_power, false), for_us);
+                    }
+                }
                 Blow::Client(at) => {
                     let (ground, book) = (&mut self.ground, &mut self.book);
                     self.clients.get_mut(at).expect("it exists").die(ground, book);
@@ -309,6 +323,7 @@ impl World {
         for at in 0..self.nodes.len() {
             let id = NodeId(at as u64 + 1);
             let node = self.nodes.get_mut(at).expect("it exists");
+            node.disk().set_capacity(None);
             node.disk().set_faults(engine::io::simulated::SimFaults {
                 stall_ppm: 0,
                 ..self.plan.disk.clone()
@@ -365,6 +380,9 @@ impl World {
             }
             Act::Leaving => {
                 self.set_mood(Mood::Finishing);
+                if self.plan.final_crash {
+                    self.crash_all();
+                }
                 let auditor = self.clients.first_mut().expect("there is a client");
                 auditor.set_mood(Mood::Auditing, &mut self.ground);
                 Act::Audit
@@ -374,6 +392,16 @@ impl World {
         };
         let act = self.act;
         self.ground.note(&[act as u64], || format!("act: {act:?}"));
+    }
+
+    /// What was acknowledged must be on the disks, and nowhere else.
+    fn crash_all(&mut self) {
+        for id in (1..=self.nodes.len() as u64).map(NodeId) {
+            if self.node(id).is_up() {
+                let for_us = self.random.below(1_000_000);
+                self.down(id, (true, false), for_us);
+            }
+        }
     }
 
     fn set_mood(&mut self, mood: Mood) {

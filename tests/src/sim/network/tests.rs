@@ -77,7 +77,7 @@ fn bytes_arrive_in_order_however_long_each_takes() {
 fn blocked_direction_holds_bytes_back_until_it_is_healed() {
     let mut net = Net::new();
     let conn = net.connect();
-    net.network.block(A, B);
+    net.network.block(&[(A, B)]);
     net.network.send(conn, A, Bytes::from_static(b"late"));
     net.network.send(conn, B, Bytes::from_static(b"other way"));
     let out = net.run(1_000_000);
