@@ -26,11 +26,7 @@ impl AlignedBuf {
         // The heap block never moves, so an offset found once stays aligned.
         let start = storage.as_ptr().align_offset(BLOCK_BYTES);
         assert!(start + bytes <= storage.len());
-        AlignedBuf {
-            storage,
-            start,
-            bytes,
-        }
+        AlignedBuf { storage, start, bytes }
     }
 
     /// All of it.
@@ -56,9 +52,7 @@ impl AlignedBuf {
 
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AlignedBuf")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("AlignedBuf").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -88,9 +82,7 @@ impl Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Frame").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -137,10 +129,6 @@ impl FramePool {
     pub fn freeze(&self, buf: AlignedBuf, bytes: usize) -> Arc<Frame> {
         assert!(bytes.is_multiple_of(BLOCK_BYTES));
         assert!(bytes <= buf.len());
-        Arc::new(Frame {
-            buf: Some(buf),
-            bytes,
-            home: Arc::downgrade(&self.free),
-        })
+        Arc::new(Frame { buf: Some(buf), bytes, home: Arc::downgrade(&self.free) })
     }
 }

@@ -166,13 +166,7 @@ pub struct Edge {
 impl Edge {
     /// Sends to these.
     pub fn new(clients: Arc<Clients>, peers: BTreeMap<NodeId, Arc<PeerQueue>>) -> Edge {
-        Edge {
-            clients,
-            peers,
-            touched_clients: Vec::new(),
-            touched_peers: Vec::new(),
-            last: None,
-        }
+        Edge { clients, peers, touched_clients: Vec::new(), touched_peers: Vec::new(), last: None }
     }
 
     fn queue_of(&mut self, client: ClientId) -> Option<&Arc<ClientQueue>> {

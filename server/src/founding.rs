@@ -46,7 +46,9 @@ pub enum Refusal {
         here: NodeId,
     },
     /// Two clusters.
-    #[error("node {id} belongs to cluster {theirs}, node {here} to cluster {ours}: one of them has a foreign data directory or a wrong --peers")]
+    #[error(
+        "node {id} belongs to cluster {theirs}, node {here} to cluster {ours}: one of them has a foreign data directory or a wrong --peers"
+    )]
     WrongCluster {
         /// The other node.
         id: NodeId,
@@ -58,7 +60,9 @@ pub enum Refusal {
         ours: ClusterId,
     },
     /// A member came back with an empty disk. Fatal for the wiped node.
-    #[error("node {id} is a founding member with another data directory: this one was wiped or replaced and must not vote again; restore its data, or replace the member with `holdfast member replace {id}`")]
+    #[error(
+        "node {id} is a founding member with another data directory: this one was wiped or replaced and must not vote again; restore its data, or replace the member with `holdfast member replace {id}`"
+    )]
     Wiped {
         /// The wiped member.
         id: NodeId,
@@ -171,7 +175,10 @@ impl Founder {
         if self.heard.len() < self.listed.len() {
             return None;
         }
-        let others = self.heard.iter().map(|(id, incarnation)| Member { id: *id, incarnation: *incarnation });
+        let others = self
+            .heard
+            .iter()
+            .map(|(id, incarnation)| Member { id: *id, incarnation: *incarnation });
         let members = others.chain([self.me]).collect();
         Founding::new(members).ok()
     }

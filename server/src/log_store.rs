@@ -24,10 +24,9 @@ pub fn append_of(write: Write) -> Append {
     }
     Append {
         write: write.seq.0,
-        hard_state: write.hard_state.map(|state| HardState {
-            term: state.term.0,
-            vote: state.vote.map_or(0, |id| id.0),
-        }),
+        hard_state: write
+            .hard_state
+            .map(|state| HardState { term: state.term.0, vote: state.vote.map_or(0, |id| id.0) }),
         reset: write.reset.map(|meta| position_of(meta.last)),
         entries: write.batches.iter().flat_map(entries_of).collect(),
     }
@@ -71,7 +70,11 @@ pub fn stored_of(recovered: &engine::Recovered, snapshot: SnapshotMeta) -> Store
         applied: snapshot.last.index,
         snapshot,
         log_start: log_id_of(recovered.log_start),
-        terms: recovered.terms.iter().map(|(term, first)| (Term(*term), LogIndex(*first))).collect(),
+        terms: recovered
+            .terms
+            .iter()
+            .map(|(term, first)| (Term(*term), LogIndex(*first)))
+            .collect(),
         last_index: LogIndex(recovered.last.index),
     }
 }

@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::io::open::{AnyDisk, OpenDiskError, open_disk};
 use engine::io::Disk;
+use engine::io::open::{AnyDisk, OpenDiskError, open_disk};
 use engine::{DirLock, Engine, Identity, OpenError, Recovered};
 use parking_lot::{Mutex, RwLock};
 use protocol::Limits;
@@ -74,7 +74,9 @@ pub enum NodeError {
         source: Malformed,
     },
     /// The data directory is another node's.
-    #[error("data directory {path} belongs to a cluster in which node {id} has another data directory; check --id and --data")]
+    #[error(
+        "data directory {path} belongs to a cluster in which node {id} has another data directory; check --id and --data"
+    )]
     ForeignDirectory {
         /// The data directory.
         path: PathBuf,
@@ -88,7 +90,9 @@ pub enum NodeError {
     #[error(transparent)]
     Replica(#[from] ReplicaError),
     /// An entry with the largest value must fit a quarter of a slot.
-    #[error("values of up to {value_bytes_max} bytes do not fit slots of {slot_bytes} bytes: make --slot-bytes at least four times --value-bytes-max and some, or --value-bytes-max smaller")]
+    #[error(
+        "values of up to {value_bytes_max} bytes do not fit slots of {slot_bytes} bytes: make --slot-bytes at least four times --value-bytes-max and some, or --value-bytes-max smaller"
+    )]
     SlotTooSmall {
         /// The configured slots.
         slot_bytes: u64,

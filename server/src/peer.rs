@@ -137,7 +137,8 @@ impl Links {
                 self.report(&error);
             }
             // A link that lasted starts the back-off anew.
-            pause = if began.elapsed() > RETRY_MAX { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
+            pause =
+                if began.elapsed() > RETRY_MAX { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             sleep(pause).await;
         }
     }
@@ -297,11 +298,7 @@ async fn write_message(stream: &mut TcpStream, message: &PeerMessage) -> Result<
     Ok(())
 }
 
-async fn send(
-    mut write: WriteHalf<'_>,
-    queue: &PeerQueue,
-    link: Link,
-) -> Result<(), LinkError> {
+async fn send(mut write: WriteHalf<'_>, queue: &PeerQueue, link: Link) -> Result<(), LinkError> {
     let mut parts = Parts::new();
     loop {
         let mut bytes = 0;

@@ -6,8 +6,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use raft::{
-    AppendOutcome, Batch, Kind, LogId, LogIndex, Membership, Message, Micros, NodeId, Round, SendId,
-    SnapshotMeta, Term,
+    AppendOutcome, Batch, Kind, LogId, LogIndex, Membership, Message, Micros, NodeId, Round,
+    SendId, SnapshotMeta, Term,
 };
 use thiserror::Error;
 
@@ -450,7 +450,12 @@ fn decode_batch_head(reader: &mut Reader<'_>) -> Result<BatchHead, Malformed> {
     let count = reader.u32(WHAT)? as usize;
     let ends = reader.bytes(count.checked_mul(4).ok_or(Malformed { what: WHAT })?, WHAT)?;
     let (ends, _) = ends.as_chunks::<4>();
-    Ok(BatchHead { term, first, kind, ends: ends.iter().copied().map(u32::from_le_bytes).collect() })
+    Ok(BatchHead {
+        term,
+        first,
+        kind,
+        ends: ends.iter().copied().map(u32::from_le_bytes).collect(),
+    })
 }
 
 fn decode_chunk(frame: Bytes) -> Result<PeerMessage, Malformed> {
@@ -526,13 +531,23 @@ mod tests {
         let founding = Founding::new(vec![member(1), member(2)]).unwrap();
         let (term, payload) = (Term(5), Bytes::from_static(b"payload"));
         let batches = vec![
-            Batch::new(Term(4), LogIndex(8), Kind::Normal, &[payload.clone(), Bytes::new(), payload.clone()]),
+            Batch::new(
+                Term(4),
+                LogIndex(8),
+                Kind::Normal,
+                &[payload.clone(), Bytes::new(), payload.clone()],
+            ),
             Batch::new(term, LogIndex(11), Kind::Noop, &[Bytes::new()]),
         ];
         let meta = SnapshotMeta { last: log_id(4, 7), membership: founding.membership() };
         let accepted = AppendOutcome::Accepted { match_index: LogIndex(11) };
         let rejected = AppendOutcome::Rejected { prev: log_id(4, 9), hint: log_id(3, 2) };
-        let reply = |outcome| Message::AppendReply { term, outcome, last_index: LogIndex(12), credit_bytes: 77 };
+        let reply = |outcome| Message::AppendReply {
+            term,
+            outcome,
+            last_index: LogIndex(12),
+            credit_bytes: 77,
+        };
         let (commit, round, sent_at) = (LogIndex(10), Round(3), Micros(99));
         let raft = [
             Message::Append { term, prev: log_id(4, 7), commit, batches },
@@ -540,7 +555,13 @@ mod tests {
             reply(accepted),
             reply(rejected),
             Message::Heartbeat { term, commit, round, sent_at },
-            Message::HeartbeatReply { term, round, sent_at, last_index: LogIndex(12), credit_bytes: 5 },
+            Message::HeartbeatReply {
+                term,
+                round,
+                sent_at,
+                last_index: LogIndex(12),
+                credit_bytes: 5,
+            },
             Message::PreVote { term, last: log_id(4, 11) },
             Message::PreVoteReply { term, granted: true },
             Message::Vote { term, last: log_id(4, 11), transfer: true },
@@ -548,7 +569,12 @@ mod tests {
             Message::Snapshot { term, meta, send: SendId(6) },
         ];
         let (send, offset) = (SendId(6), 4096);
-        let hello = |founding| Hello { from: member(1), to: NodeId(2), advertise: "a:1".to_owned(), founding };
+        let hello = |founding| Hello {
+            from: member(1),
+            to: NodeId(2),
+            advertise: "a:1".to_owned(),
+            founding,
+        };
         raft.into_iter()
             .map(PeerMessage::Raft)
             .chain([

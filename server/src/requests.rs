@@ -8,7 +8,8 @@ use protocol::{
 
 use crate::replica::{AcquireWait, Room};
 use crate::state_machine::{
-    Command, CommandRef, Expect, ItemRef as StoredItem, LockView, Origin, Outcome, State, Wait, encode_command_ref,
+    Command, CommandRef, Expect, ItemRef as StoredItem, LockView, Origin, Outcome, State, Wait,
+    encode_command_ref,
 };
 
 /// What a connection does with a request.
@@ -185,17 +186,15 @@ pub fn reply_of(outcome: Outcome) -> Response {
 fn refusal_of(outcome: Outcome) -> Error {
     let not_done = Error::not_done;
     match outcome {
-        Outcome::NotHolder => not_done(
-            ErrorCode::NotHolder,
-            "the session does not hold the lock under this token",
-        ),
+        Outcome::NotHolder => {
+            not_done(ErrorCode::NotHolder, "the session does not hold the lock under this token")
+        }
         Outcome::SessionUnknown => {
             not_done(ErrorCode::SessionUnknown, "there is no such session; open another one")
         }
-        Outcome::SessionEnded => not_done(
-            ErrorCode::SessionExpired,
-            "the session ended while the acquire was queued",
-        ),
+        Outcome::SessionEnded => {
+            not_done(ErrorCode::SessionExpired, "the session ended while the acquire was queued")
+        }
         Outcome::SequenceStale => Error::new(
             ErrorCode::SequenceStale,
             Certainty::Unknown,

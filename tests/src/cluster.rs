@@ -317,7 +317,10 @@ fn passed(deadline: Instant) -> bool {
     Instant::now() > deadline
 }
 
-#[expect(clippy::disallowed_methods, reason = "the condition is another process's; it can only be polled")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the condition is another process's; it can only be polled"
+)]
 fn pause() {
     std::thread::sleep(POLL);
 }

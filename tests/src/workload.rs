@@ -97,7 +97,8 @@ impl Running {
 }
 
 async fn run_client(shared: Arc<Shared>, id: u64) {
-    let mut random = Random(shared.workload.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (id << 32 | 1));
+    let mut random =
+        Random(shared.workload.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (id << 32 | 1));
     let mut client = Clients { shared, id, seq: 0 };
     let mut seen: Option<String> = None;
     while !client.shared.stop.load(Ordering::SeqCst) {

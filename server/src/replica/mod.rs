@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use engine::io::Disk;
-use engine::{CheckpointError, CheckpointOrigin, Engine, EngineError, Event as EngineEvent, Recovered};
+use engine::{
+    CheckpointError, CheckpointOrigin, Engine, EngineError, Event as EngineEvent, Recovered,
+};
 use parking_lot::RwLock;
 use protocol::{Certainty, ErrorCode, LeaderHint};
 use raft::{
     Batch, Event as RaftEvent, Kind, LoadId, LogId, LogIndex, Membership, Micros, More, NodeId,
-    ProposeError, Raft, ReadError, Ready, RecoverError, RoleKind, SnapshotMeta, SnapshotOrder, WriteSeq,
+    ProposeError, Raft, ReadError, Ready, RecoverError, RoleKind, SnapshotMeta, SnapshotOrder,
+    WriteSeq,
 };
 use thiserror::Error;
 
@@ -295,7 +298,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             self.out.answer(proposal.reply_to, Answer::Error(error));
             return;
         }
-        if self.entry.bytes() + proposal.command.len() > self.options.raft.entry_bytes_max as usize {
+        if self.entry.bytes() + proposal.command.len() > self.options.raft.entry_bytes_max as usize
+        {
             self.propose_entry();
         }
         let (reply_to, wait) = (proposal.reply_to, proposal.wait);
@@ -580,7 +584,10 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     }
 
     fn work_on_checkpoint(&mut self) {
-        if self.receiver.is_none() && self.checkpointer.is_due(&self.engine) && self.applied.index.0 > 0 {
+        if self.receiver.is_none()
+            && self.checkpointer.is_due(&self.engine)
+            && self.applied.index.0 > 0
+        {
             let meta = SnapshotMeta { last: self.applied, membership: self.membership.clone() };
             self.checkpointer.begin(&mut self.state.write(), meta);
         }
@@ -641,7 +648,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 }
             }
             PeerMessage::SnapshotChunk { send, offset, total, bytes } => {
-                let receiver = self.receiver.as_mut().filter(|to| to.from == from && to.send == send);
+                let receiver =
+                    self.receiver.as_mut().filter(|to| to.from == from && to.send == send);
                 let progress =
                     receiver.map(|to| to.chunk(&mut self.engine, (offset, total, bytes)));
                 self.handle_progress(progress);

@@ -186,7 +186,8 @@ mod tests {
         for now in [0, 10_000, 20_000, 30_000] {
             deadlines.tick(Micros(now), |command| cancelled.push(command));
         }
-        let cancel = Command::LockCancel { name: Bytes::from_static(b"lock"), session: 4, sequence: 9 };
+        let cancel =
+            Command::LockCancel { name: Bytes::from_static(b"lock"), session: 4, sequence: 9 };
         assert_eq!(cancelled, [cancel]);
     }
 }

@@ -69,7 +69,12 @@ impl Senders {
     }
 
     /// The receiver wants the bytes from `offset` on. Returns whether the attempt is known.
-    pub(super) fn pull<D: Disk>(&mut self, engine: &mut Engine<D>, send: SendId, offset: u64) -> bool {
+    pub(super) fn pull<D: Disk>(
+        &mut self,
+        engine: &mut Engine<D>,
+        send: SendId,
+        offset: u64,
+    ) -> bool {
         let Some(sending) = self.sending.get(&send.0) else { return false };
         let left = sending.info.body_bytes.saturating_sub(offset);
         let bytes = usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);

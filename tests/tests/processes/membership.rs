@@ -44,7 +44,8 @@ fn port_in_use_is_named_with_its_flag_and_nothing_is_written() {
         cluster.leader().await;
         let other = cluster.data(1).with_extension("other");
         let data = other.to_str().expect("the path is text");
-        let output = cluster.command_with(1, &[("--data", data)]).output().expect("the program runs");
+        let output =
+            cluster.command_with(1, &[("--data", data)]).output().expect("the program runs");
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("--listen") && text.contains(&cluster.endpoint(1)), "{text}");
@@ -62,7 +63,8 @@ fn directory_of_another_node_is_refused_and_left_as_it_was() {
         cluster.stop(2);
         let data = cluster.data(2);
         let data = data.to_str().expect("the path is text");
-        let output = cluster.command_with(1, &[("--data", data)]).output().expect("the program runs");
+        let output =
+            cluster.command_with(1, &[("--data", data)]).output().expect("the program runs");
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("node 2"), "{text}");
