@@ -10,6 +10,11 @@ pub struct Malformed {
     pub what: &'static str,
 }
 
+/// A length as it is written, for things that our own limits keep below 4 GiB.
+pub fn length_u32(length: usize) -> u32 {
+    u32::try_from(length).expect("our own limits are far below 4 GiB")
+}
+
 /// A cursor over bytes that may end anywhere.
 pub struct Reader<'a> {
     rest: &'a [u8],

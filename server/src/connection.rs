@@ -77,16 +77,13 @@ impl Inflight {
         self.requests += requests;
         self.bytes += bytes;
         let at = self.free;
-        match self.slots.get_mut(at) {
-            Some(free) => {
-                let Slot::Free { next } = *free else { unreachable!("the free list is sound") };
-                self.free = next;
-                *free = slot;
-            }
-            None => {
-                self.slots.push(slot);
-                self.free = self.slots.len();
-            }
+        if let Some(free) = self.slots.get_mut(at) {
+            let Slot::Free { next } = *free else { unreachable!("the free list is sound") };
+            self.free = next;
+            *free = slot;
+        } else {
+            self.slots.push(slot);
+            self.free = self.slots.len();
         }
         at as u64
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use raft::{Membership, NodeId};
 
-use crate::bytes_reader::{Malformed, Reader};
+use crate::bytes_reader::{Malformed, Reader, length_u32};
 
 /// One data directory under its label. A wiped node comes back with another incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -68,7 +68,7 @@ impl Founding {
 
     /// Appends count (u32) and, per member, id (u64) and incarnation (u128).
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.members.len() as u32).to_le_bytes());
+        out.extend_from_slice(&length_u32(self.members.len()).to_le_bytes());
         for member in &self.members {
             out.extend_from_slice(&member.id.0.to_le_bytes());
             out.extend_from_slice(&member.incarnation.to_le_bytes());

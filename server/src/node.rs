@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bytes_reader::{Malformed, Reader};
+use crate::bytes_reader::{Malformed, Reader, length_u32};
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::connection::Shared;
@@ -105,21 +105,21 @@ pub enum NodeError {
 }
 
 /// Runs a node until it is asked to stop or cannot go on.
-pub fn run(config: NodeConfig, stop: Stop) -> Result<(), NodeError> {
-    let listeners = Listeners::bind(&config)?;
-    let runtime = clients_runtime(&config)?;
+pub fn run(config: &NodeConfig, stop: Stop) -> Result<(), NodeError> {
+    let listeners = Listeners::bind(config)?;
+    let runtime = clients_runtime(config)?;
     let phase = Phase::Waiting { reason: "this node is starting".to_owned() };
     let phase = Arc::new(RwLock::new(phase));
     let clients = Arc::new(Clients::default());
-    let accepting = {
+    let accepts = {
         let _guard = runtime.enter();
         let listener = TcpListener::from_std(listeners.clients)?;
         listener::accept(listener, Arc::clone(&phase), config.connections_max)
     };
-    let accepting = runtime.spawn(accepting);
+    let acceptor = runtime.spawn(accepts);
 
     let (events, heard) = mpsc::unbounded_channel();
-    let (started, starting) = oneshot::channel();
+    let (started, opened) = oneshot::channel();
     let starter = Starter {
         config: config.clone(),
         phase: Arc::clone(&phase),
@@ -140,9 +140,9 @@ pub fn run(config: NodeConfig, stop: Stop) -> Result<(), NodeError> {
     runtime.block_on(async {
         let mut stopping = Box::pin(stop.asked());
         tokio::select! {
-            started = starting => {
+            started = opened => {
                 if let Ok(Started { inbox, links }) = started {
-                    peers = Some(Peers::spawn(&config, links, listeners.peers)?);
+                    peers = Some(Peers::spawn(config, links, listeners.peers)?);
                     tokio::select! {
                         asked = &mut stopping => asked?,
                         _ = &mut ended => {}
@@ -157,7 +157,7 @@ pub fn run(config: NodeConfig, stop: Stop) -> Result<(), NodeError> {
         Ok::<_, NodeError>(())
     })?;
     let result = join(replica);
-    accepting.abort();
+    acceptor.abort();
     runtime.block_on(clients.close(CLOSE_TIMEOUT));
     runtime.shutdown_background();
     if let Some(peers) = peers {
@@ -297,8 +297,8 @@ impl Starter {
         );
         // If the main thread is gone, the process is ending.
         self.started.send(Started { inbox: Arc::clone(&inbox), links }).ok();
-        let waiting = |founder: &Founder| Phase::Waiting { reason: founding_reason(founder) };
-        *self.phase.write() = waiting(&founder.lock());
+        let reason = founding_reason(&founder.lock());
+        *self.phase.write() = Phase::Waiting { reason };
         let Some(founding) = found(&mut engine, &founder, &mut self.heard)? else { return Ok(()) };
 
         let outbox = Edge::new(Arc::clone(&self.clients), queues);
@@ -421,7 +421,7 @@ fn entry_bytes_max(config: &NodeConfig, options: &engine::Options) -> Result<u32
     if value_bytes_max + AROUND_VALUE_BYTES > bytes_max {
         return Err(NodeError::SlotTooSmall { slot_bytes, value_bytes_max });
     }
-    Ok(bytes_max as u32)
+    Ok(length_u32(bytes_max))
 }
 
 fn replica_options(
@@ -429,7 +429,7 @@ fn replica_options(
     founding: &Founding,
     entry_bytes_max: u32,
 ) -> io::Result<ReplicaOptions> {
-    let ticks = |ms: u64| (ms / config.tick_ms).max(1) as u32;
+    let ticks = |ms: u64| u32::try_from((ms / config.tick_ms).max(1)).unwrap_or(u32::MAX);
     let raft = raft::Config {
         tick: Micros(config.tick_ms * 1000),
         heartbeat_ticks: ticks(config.heartbeat_ms),

@@ -2,7 +2,7 @@
 //!
 //! A link begins with a hello each way, judged by the founding rule. Only two founded members of one cluster keep it; everyone
 //! else closes it and the dialler tries again. A link from which nothing comes for
-//! [`SILENCE_MAX`] is given up, as the leader's heartbeats and their answers never pause for so long.
+//! `SILENCE_MAX` is given up, as the leader's heartbeats and their answers never pause for so long.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -219,7 +219,12 @@ impl Links {
             LinkError::Refusal(refusal) => tracing::warn!(%refusal, "a peer was refused"),
             LinkError::Refused(reason) => tracing::warn!(reason, "a peer refused this node"),
             LinkError::Frame(error) => tracing::warn!(%error, "a peer link was closed"),
-            _ => {}
+            LinkError::Io(_)
+            | LinkError::NoHello
+            | LinkError::Closed
+            | LinkError::Silent
+            | LinkError::Replaced
+            | LinkError::Unfounded => {}
         }
     }
 
@@ -287,7 +292,10 @@ async fn read_hello(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Hell
     match message.await.map_err(|_| LinkError::Silent)?? {
         PeerMessage::Hello(hello) => Ok(hello),
         PeerMessage::Refused { reason } => Err(LinkError::Refused(reason)),
-        _ => Err(LinkError::NoHello),
+        PeerMessage::Raft(_)
+        | PeerMessage::SnapshotPull { .. }
+        | PeerMessage::SnapshotChunk { .. }
+        | PeerMessage::SnapshotGone { .. } => Err(LinkError::NoHello),
     }
 }
 

@@ -11,7 +11,7 @@ use raft::{
 };
 use thiserror::Error;
 
-use crate::bytes_reader::{Malformed, Reader};
+use crate::bytes_reader::{Malformed, Reader, length_u32};
 use crate::identity::{Founding, Member};
 
 /// The version of the peer protocol that this build speaks.
@@ -111,7 +111,7 @@ pub fn encode(message: &PeerMessage) -> Parts {
     let kind = encode_body(message, &mut body, &mut tail);
     let body_bytes = body.len() + tail.iter().map(Bytes::len).sum::<usize>();
     let mut head = Vec::with_capacity(HEADER_BYTES + body.len());
-    head.extend_from_slice(&(body_bytes as u32).to_le_bytes());
+    head.extend_from_slice(&length_u32(body_bytes).to_le_bytes());
     head.extend_from_slice(&[0; 4]);
     head.extend_from_slice(&[kind as u8, PEER_VERSION, 0, 0, 0, 0, 0, 0]);
     head.extend_from_slice(&body);
@@ -148,7 +148,7 @@ pub fn decode(buf: &mut BytesMut, bytes_max: usize) -> Result<Option<PeerMessage
     if version != PEER_VERSION {
         return Err(PeerFrameError::Version { version });
     }
-    Ok(Some(decode_body(kind, frame.slice(HEADER_BYTES..))?))
+    Ok(Some(decode_body(kind, &frame.slice(HEADER_BYTES..))?))
 }
 
 #[derive(Clone, Copy)]
@@ -213,7 +213,7 @@ fn encode_raft(message: &Message, body: &mut Vec<u8>, tail: &mut Vec<Bytes>) -> 
         Message::Append { prev, commit, batches, .. } => {
             put_log_id(body, *prev);
             put_u64(body, commit.0);
-            body.extend_from_slice(&(batches.len() as u32).to_le_bytes());
+            body.extend_from_slice(&length_u32(batches.len()).to_le_bytes());
             for batch in batches {
                 encode_batch(batch, body);
                 tail.push(batch.body());
@@ -279,7 +279,7 @@ fn encode_batch(batch: &Batch, body: &mut Vec<u8>) {
     put_u64(body, batch.first().0);
     body.push(kind_code(batch.kind()));
     let ends = batch.ends();
-    body.extend_from_slice(&(ends.len() as u32).to_le_bytes());
+    body.extend_from_slice(&length_u32(ends.len()).to_le_bytes());
     for end in ends {
         body.extend_from_slice(&end.to_le_bytes());
     }
@@ -288,7 +288,7 @@ fn encode_batch(batch: &Batch, body: &mut Vec<u8>) {
 /// Appends last (term, index) and the voters.
 pub(crate) fn encode_snapshot_meta(meta: &SnapshotMeta, body: &mut Vec<u8>) {
     put_log_id(body, meta.last);
-    body.extend_from_slice(&(meta.membership.voters.len() as u32).to_le_bytes());
+    body.extend_from_slice(&length_u32(meta.membership.voters.len()).to_le_bytes());
     for voter in &meta.membership.voters {
         put_u64(body, voter.0);
     }
@@ -309,14 +309,14 @@ pub(crate) fn decode_snapshot_meta(reader: &mut Reader<'_>) -> Result<SnapshotMe
     Ok(SnapshotMeta { last, membership: Membership { voters } })
 }
 
-fn decode_body(kind: u8, frame: Bytes) -> Result<PeerMessage, Malformed> {
+fn decode_body(kind: u8, frame: &Bytes) -> Result<PeerMessage, Malformed> {
     if kind == FrameKind::Append as u8 {
         return decode_append(frame);
     }
     if kind == FrameKind::SnapshotChunk as u8 {
         return decode_chunk(frame);
     }
-    let mut reader = Reader::new(&frame);
+    let mut reader = Reader::new(frame);
     let message = decode_small(kind, &mut reader)?;
     reader.finish("message: bytes are left over")?;
     Ok(message)
@@ -411,9 +411,9 @@ struct BatchHead {
     ends: Vec<u32>,
 }
 
-fn decode_append(frame: Bytes) -> Result<PeerMessage, Malformed> {
+fn decode_append(frame: &Bytes) -> Result<PeerMessage, Malformed> {
     const WHAT: &str = "append";
-    let mut reader = Reader::new(&frame);
+    let mut reader = Reader::new(frame);
     let term = Term(reader.u64(WHAT)?);
     let prev = log_id(&mut reader, WHAT)?;
     let commit = LogIndex(reader.u64(WHAT)?);
@@ -458,9 +458,9 @@ fn decode_batch_head(reader: &mut Reader<'_>) -> Result<BatchHead, Malformed> {
     })
 }
 
-fn decode_chunk(frame: Bytes) -> Result<PeerMessage, Malformed> {
+fn decode_chunk(frame: &Bytes) -> Result<PeerMessage, Malformed> {
     const WHAT: &str = "snapshot chunk";
-    let mut reader = Reader::new(&frame);
+    let mut reader = Reader::new(frame);
     let send = SendId(reader.u64(WHAT)?);
     let (offset, total) = (reader.u64(WHAT)?, reader.u64(WHAT)?);
     let bytes = frame.slice(frame.len() - reader.remaining()..);
@@ -505,7 +505,7 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    out.extend_from_slice(&(end as u16).to_le_bytes());
+    out.extend_from_slice(&u16::try_from(end).unwrap_or(u16::MAX).to_le_bytes());
     out.extend_from_slice(&text.as_bytes()[..end]);
 }
 
@@ -623,7 +623,7 @@ mod tests {
             for bytes in 0..wire.len() - HEADER_BYTES {
                 let mut cut = wire.clone();
                 cut.truncate(HEADER_BYTES + bytes);
-                cut[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
+                cut[..4].copy_from_slice(&length_u32(bytes).to_le_bytes());
                 let crc = crc32fast::hash(&cut[8..]);
                 cut[4..8].copy_from_slice(&crc.to_le_bytes());
                 let decoded = decode(&mut cut, BODY_BYTES_MAX);

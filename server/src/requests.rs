@@ -6,6 +6,7 @@ use protocol::{
     Response, encode_get_reply,
 };
 
+use crate::bytes_reader::length_u32;
 use crate::replica::{AcquireWait, Room};
 use crate::state_machine::{
     Command, CommandRef, Expect, ItemRef as StoredItem, LockView, Origin, Outcome, State, Wait,
@@ -79,7 +80,12 @@ pub fn plan(request: Request, command: &mut BytesMut) -> Result<Plan, Error> {
             Plan::Write { room: Room::Needs, wait: None }
         }
         Request::LockAcquire { origin, name, wait } => plan_acquire(origin, name, wait, command)?,
-        other => plan_write(other, command)?,
+        write @ (Request::Delete { .. }
+        | Request::DeleteRange { .. }
+        | Request::CompareAndSet { .. }
+        | Request::SessionOpen { .. }
+        | Request::SessionClose { .. }
+        | Request::LockRelease { .. }) => plan_write(write, command)?,
     })
 }
 
@@ -179,33 +185,37 @@ pub fn reply_of(outcome: Outcome) -> Response {
         Outcome::Granted { token } => Response::LockGranted { token },
         Outcome::NotAcquired | Outcome::Cancelled { .. } => Response::LockNotAcquired,
         Outcome::Released => Response::LockReleased,
-        refused => Response::Error(refusal_of(refused)),
-    }
-}
-
-fn refusal_of(outcome: Outcome) -> Error {
-    let not_done = Error::not_done;
-    match outcome {
-        Outcome::NotHolder => {
-            not_done(ErrorCode::NotHolder, "the session does not hold the lock under this token")
-        }
-        Outcome::SessionUnknown => {
-            not_done(ErrorCode::SessionUnknown, "there is no such session; open another one")
-        }
-        Outcome::SessionEnded => {
-            not_done(ErrorCode::SessionExpired, "the session ended while the acquire was queued")
-        }
-        Outcome::SequenceStale => Error::new(
+        Outcome::NotHolder => refused(
+            ErrorCode::NotHolder,
+            Certainty::NotDone,
+            "the session does not hold the lock under this token",
+        ),
+        Outcome::SessionUnknown => refused(
+            ErrorCode::SessionUnknown,
+            Certainty::NotDone,
+            "there is no such session; open another one",
+        ),
+        Outcome::SessionEnded => refused(
+            ErrorCode::SessionExpired,
+            Certainty::NotDone,
+            "the session ended while the acquire was queued",
+        ),
+        Outcome::SequenceStale => refused(
             ErrorCode::SequenceStale,
             Certainty::Unknown,
             "the client has said that it needs no answer to this sequence any more",
         ),
-        Outcome::SequenceTooFar => not_done(
+        Outcome::SequenceTooFar => refused(
             ErrorCode::SequenceTooFar,
+            Certainty::NotDone,
             "the sequence is too far above the lowest unanswered one",
         ),
-        other => Error::unknown(ErrorCode::Internal, format!("unexpected outcome {other:?}")),
+        Outcome::Queued => unreachable!("a queued acquire is answered when it is granted"),
     }
+}
+
+fn refused(code: ErrorCode, certainty: Certainty, message: &str) -> Response {
+    Response::Error(Error::new(code, certainty, message))
 }
 
 /// Answers a query from the state.
@@ -225,7 +235,7 @@ pub fn answer_query(state: &State, request_id: u64, query: &Query, out: &mut Byt
             let reply = Response::LockState {
                 revision: state.revision(),
                 holder: lock.map(holder),
-                waiters: lock.map_or(0, |lock| lock.waiters as u32),
+                waiters: lock.map_or(0, |lock| length_u32(lock.waiters)),
             };
             reply.encode_into(request_id, out);
         }

@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     args.parent.die_with_parent()?;
     start_logging()?;
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    node::run(config, Stop::on_signals()).map_err(|error| failure(&error))?;
+    node::run(&config, Stop::on_signals()).map_err(|error| failure(&error))?;
     Ok(Exit::Done)
 }
 

@@ -55,8 +55,8 @@ mod tests {
     fn times_need_their_unit() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_mins(5)));
+        assert_eq!(parse_duration("24h"), Ok(Duration::from_hours(24)));
         for bad in ["", "10", "s", "-1s", "1.5s", "1d", "18446744073709551615h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

@@ -8,6 +8,7 @@ use engine::io::Disk;
 use engine::{CheckpointOrigin, Engine, Position};
 use raft::SnapshotMeta;
 
+use crate::bytes_reader::length_u32;
 use crate::peer_message::encode_snapshot_meta;
 use crate::state_machine::{State, ViewProgress};
 
@@ -151,6 +152,6 @@ impl Checkpointer {
 fn encode_head(meta: &SnapshotMeta, out: &mut Vec<u8>) {
     let mut encoded = Vec::new();
     encode_snapshot_meta(meta, &mut encoded);
-    out.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
+    out.extend_from_slice(&length_u32(encoded.len()).to_le_bytes());
     out.extend_from_slice(&encoded);
 }

@@ -353,12 +353,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     }
 
     fn refuse(&mut self, waiters: Vec<Option<Waiter>>, error: ProposeError) {
-        let error = match error {
-            ProposeError::NotLeader { .. } => self.not_leader(),
-            other => protocol::Error::not_done(
-                ErrorCode::TooManyRequests,
-                format!("the log is full for now: {other}"),
-            ),
+        let error = if let ProposeError::NotLeader { .. } = error {
+            self.not_leader()
+        } else {
+            let message = format!("the log is full for now: {error}");
+            protocol::Error::not_done(ErrorCode::TooManyRequests, message)
         };
         for waiter in waiters.into_iter().flatten() {
             self.out.answer(waiter.reply_to, Answer::Error(error.clone()));
@@ -501,12 +500,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     }
 
     fn note_session(&mut self, outcome: &Outcome) {
-        match outcome {
-            Outcome::SessionOpened { session, generation, ttl_ms } => {
-                self.deadlines.opened(*session, *generation, *ttl_ms);
-            }
-            Outcome::SessionClosed { session, existed: true } => self.deadlines.ended(*session),
-            _ => {}
+        if let Outcome::SessionOpened { session, generation, ttl_ms } = outcome {
+            self.deadlines.opened(*session, *generation, *ttl_ms);
+        }
+        if let Outcome::SessionClosed { session, existed: true } = outcome {
+            self.deadlines.ended(*session);
         }
     }
 
@@ -611,12 +609,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             self.out.answer(reader.reply_to(), answer);
         }
         for (reader, error) in self.reads.failed() {
-            let error = match error {
-                ReadError::Full => protocol::Error::not_done(
-                    ErrorCode::TooManyRequests,
-                    "too many reads are waiting",
-                ),
-                _ => self.not_leader(),
+            let error = if error == ReadError::Full {
+                let message = "too many reads are waiting";
+                protocol::Error::not_done(ErrorCode::TooManyRequests, message)
+            } else {
+                self.not_leader()
             };
             self.out.answer(reader.reply_to(), Answer::Error(error));
         }

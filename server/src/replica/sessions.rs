@@ -19,9 +19,9 @@ const STEP_US_MAX: u64 = 100_000;
 const RETRY_US: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug)]
-struct Lease {
+struct Lifetime {
     generation: u64,
-    ttl_us: u64,
+    full_us: u64,
     deadline_us: u64,
 }
 
@@ -30,7 +30,7 @@ struct Lease {
 pub(super) struct Deadlines {
     clock_us: u64,
     last_tick: Option<Micros>,
-    sessions: BTreeMap<u64, Lease>,
+    sessions: BTreeMap<u64, Lifetime>,
     due_sessions: BTreeSet<(u64, u64)>,
     /// Sessions whose expiry is proposed and not yet applied: they are not kept alive any more.
     expiring: BTreeSet<u64>,
@@ -47,17 +47,17 @@ impl Deadlines {
     /// The session has its full time from now on.
     pub(super) fn opened(&mut self, session: u64, generation: u64, ttl_ms: u64) {
         self.ended(session);
-        let ttl_us = ttl_ms.saturating_mul(1000);
-        let deadline_us = self.clock_us.saturating_add(ttl_us);
-        self.sessions.insert(session, Lease { generation, ttl_us, deadline_us });
+        let full_us = ttl_ms.saturating_mul(1000);
+        let deadline_us = self.clock_us.saturating_add(full_us);
+        self.sessions.insert(session, Lifetime { generation, full_us, deadline_us });
         self.due_sessions.insert((deadline_us, session));
     }
 
     /// The session is gone, by a close or by an expiry.
     pub(super) fn ended(&mut self, session: u64) {
         self.expiring.remove(&session);
-        if let Some(lease) = self.sessions.remove(&session) {
-            self.due_sessions.remove(&(lease.deadline_us, session));
+        if let Some(lifetime) = self.sessions.remove(&session) {
+            self.due_sessions.remove(&(lifetime.deadline_us, session));
         }
     }
 
@@ -66,11 +66,11 @@ impl Deadlines {
         if self.expiring.contains(&session) {
             return None;
         }
-        let lease = self.sessions.get_mut(&session)?;
-        self.due_sessions.remove(&(lease.deadline_us, session));
-        lease.deadline_us = self.clock_us.saturating_add(lease.ttl_us);
-        self.due_sessions.insert((lease.deadline_us, session));
-        Some(lease.ttl_us / 1000)
+        let lifetime = self.sessions.get_mut(&session)?;
+        self.due_sessions.remove(&(lifetime.deadline_us, session));
+        lifetime.deadline_us = self.clock_us.saturating_add(lifetime.full_us);
+        self.due_sessions.insert((lifetime.deadline_us, session));
+        Some(lifetime.full_us / 1000)
     }
 
     /// The acquire is in a queue and gives up after `wait_ms`.
@@ -102,11 +102,11 @@ impl Deadlines {
     }
 
     fn expire(&mut self, session: u64, propose: &mut impl FnMut(Command)) {
-        let Some(lease) = self.sessions.get_mut(&session) else { return };
+        let Some(lifetime) = self.sessions.get_mut(&session) else { return };
         self.expiring.insert(session);
-        lease.deadline_us = self.clock_us + RETRY_US;
-        self.due_sessions.insert((lease.deadline_us, session));
-        propose(Command::SessionExpire { session, generation: lease.generation });
+        lifetime.deadline_us = self.clock_us + RETRY_US;
+        self.due_sessions.insert((lifetime.deadline_us, session));
+        propose(Command::SessionExpire { session, generation: lifetime.generation });
     }
 
     fn cancel(&mut self, (session, sequence): (u64, u64), propose: &mut impl FnMut(Command)) {
@@ -127,12 +127,12 @@ mod tests {
     use super::*;
 
     fn expired(deadlines: &mut Deadlines, now_us: u64) -> Vec<u64> {
-        let mut sessions = Vec::new();
-        deadlines.tick(Micros(now_us), |command| match command {
-            Command::SessionExpire { session, .. } => sessions.push(session),
-            other => panic!("unexpected {other:?}"),
+        let mut ended = Vec::new();
+        deadlines.tick(Micros(now_us), |command| {
+            let Command::SessionExpire { session, .. } = command else { panic!("{command:?}") };
+            ended.push(session);
         });
-        sessions
+        ended
     }
 
     fn run(deadlines: &mut Deadlines, from_us: u64, to_us: u64) -> Vec<u64> {

@@ -51,7 +51,7 @@ impl Senders {
             self.waiting.push((send, peer, link));
             return None;
         };
-        self.sending.insert(send.0, Sending { peer, link, info: info.clone() });
+        self.sending.insert(send.0, Sending { peer, link, info });
         Some(info)
     }
 

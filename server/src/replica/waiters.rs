@@ -99,15 +99,15 @@ mod tests {
         LogId { term: Term(term), index: LogIndex(index) }
     }
 
-    fn waiter(request: u64) -> Option<Waiter> {
-        Some(Waiter { reply_to: ReplyTo { client: ClientId(1), request }, wait: None })
+    fn waiter(request: u64) -> Waiter {
+        Waiter { reply_to: ReplyTo { client: ClientId(1), request }, wait: None }
     }
 
     #[test]
     fn entry_replaced_by_another_leader_is_told_from_an_applied_one() {
         let mut waiters = Waiters::default();
-        waiters.proposed(id(2, 5), vec![waiter(1)]);
-        waiters.proposed(id(2, 6), vec![waiter(2)]);
+        waiters.proposed(id(2, 5), vec![Some(waiter(1))]);
+        waiters.proposed(id(2, 6), vec![Some(waiter(2))]);
         assert!(matches!(waiters.committed(id(1, 4)), Fate::NotOurs));
         assert!(matches!(waiters.committed(id(2, 5)), Fate::Applied(_)));
         assert!(matches!(waiters.committed(id(3, 6)), Fate::Replaced(_)));
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn lost_leadership_answers_only_what_is_not_committed() {
         let mut waiters = Waiters::default();
-        waiters.proposed(id(2, 5), vec![waiter(1), None]);
-        waiters.proposed(id(2, 6), vec![waiter(2)]);
+        waiters.proposed(id(2, 5), vec![Some(waiter(1)), None]);
+        waiters.proposed(id(2, 6), vec![Some(waiter(2))]);
         let lost = waiters.lost(LogIndex(6));
         assert_eq!(lost.iter().map(|to| to.request).collect::<Vec<_>>(), [2]);
         assert!(matches!(waiters.committed(id(2, 5)), Fate::Applied(_)));
