@@ -120,7 +120,7 @@ pub fn run(config: &NodeConfig, stop: Stop) -> Result<(), NodeError> {
 
     let (events, heard) = mpsc::unbounded_channel();
     let (started, opened) = oneshot::channel();
-    let starter = Starter {
+    let replica = Starter {
         config: config.clone(),
         phase: Arc::clone(&phase),
         clients: Arc::clone(&clients),
@@ -132,7 +132,7 @@ pub fn run(config: &NodeConfig, stop: Stop) -> Result<(), NodeError> {
     let (alive, ended) = oneshot::channel::<()>();
     let replica = spawn("holdfast-replica", move || {
         let _alive = alive; // dropped, and so seen by the main thread, however the replica ends
-        starter.run()
+        replica.run()
     })?;
 
     let mut ended = Box::pin(ended);
