@@ -31,6 +31,8 @@ const CHECKPOINT_RESERVED_BYTES_MAX: u64 = 1 << 42;
 /// The log and the checkpoints of one directory.
 pub struct Engine<D: Disk> {
     disk: D,
+    /// Names the directory in messages.
+    dir: String,
     meta: Meta,
     log: Log,
     slots: SlotTable,
@@ -69,6 +71,7 @@ impl<D: Disk> std::fmt::Debug for Engine<D> {
 impl<D: Disk> Engine<D> {
     pub(crate) fn new(
         disk: D,
+        dir: String,
         meta: Meta,
         mut slots: SlotTable,
         log: Log,
@@ -81,6 +84,7 @@ impl<D: Disk> Engine<D> {
         let before = log.bytes_after(seq);
         Engine {
             disk,
+            dir,
             meta,
             log,
             slots,
@@ -143,7 +147,7 @@ impl<D: Disk> Engine<D> {
             })
         });
         result.map_err(|check| OpenError::CheckpointUnusable {
-            dir: String::from("the data directory"),
+            dir: self.dir.clone(),
             index,
             what: refusal.unwrap_or_else(|| format!("it fails its {check} check")),
         })
@@ -155,14 +159,14 @@ impl<D: Disk> Engine<D> {
         sink: &mut dyn FnMut(&[u8]) -> Result<(), Check>,
     ) -> Result<(), Check> {
         let kept = self.retained.find(index).ok_or(Check::Unreadable)?;
-        let (file, body_bytes) = (kept.file(), kept.info().body_bytes);
+        let file = kept.file();
         let mut io = Blocking::new(&mut self.disk);
         let mut bytes = Vec::new();
         io.read_range(file, 0, CHECKPOINT_HEADER_BYTES as u64, &mut bytes);
         let result = CheckpointHeader::decode(&bytes, self.meta.log_id, u64::MAX).and_then(
             |(header, checksum)| {
                 let mut verifier = Verifier::new(header, checksum);
-                verify(&mut io, file, &mut verifier, body_bytes, sink)
+                verify(&mut io, file, &mut verifier, header.info.body_bytes, sink)
             },
         );
         self.completions.extend(io.into_strays());

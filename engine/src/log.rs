@@ -587,7 +587,8 @@ impl Log {
         }
         let crc = encode(self.tag, &mut header, &self.staged, &mut rest[..bytes]);
         self.prev = Predecessor { crc, first_index: header.first_index, last: header.last };
-        let held_bytes = buf.len();
+        // A buffer takes one block more than it holds, to be aligned.
+        let held_bytes = buf.len() + BLOCK_BYTES;
         TailFrame { header, frame: self.pool.freeze(buf, start + bytes), start, held_bytes }
     }
 

@@ -50,7 +50,12 @@ pub fn open<D: Disk>(
 ) -> Result<Opened<D>, OpenError> {
     options.validate()?;
     let dir = dir_for_messages.display().to_string();
-    let mut opening = Opening { io: Blocking::new(&mut disk), dir, report: Report::default() };
+    let mut opening = Opening {
+        io: Blocking::new(&mut disk),
+        dir: dir.clone(),
+        report: Report::default(),
+        unfinished: Vec::new(),
+    };
     let (mut meta, created) = opening.meta(&options, identity)?;
     let mut files = opening.slots(&meta)?;
     let checkpoints = opening.checkpoints(&meta)?;
@@ -66,7 +71,7 @@ pub fn open<D: Disk>(
     let retained = Retained::new(kept);
     let slots = SlotTable::new(files, options.slot_bytes, options.slots_ready);
     let log = Log::new(meta.log_id, options, log);
-    Ok(Opened { engine: Engine::new(disk, meta, slots, log, retained), recovered })
+    Ok(Opened { engine: Engine::new(disk, dir, meta, slots, log, retained), recovered })
 }
 
 fn recovered(created: bool, log: &RecoveredLog, kept: &[Kept], report: Report) -> Recovered {
@@ -92,6 +97,8 @@ struct Opening<'a> {
     io: Blocking<'a>,
     dir: String,
     report: Report,
+    /// Slots and checkpoints that a crash left half made.
+    unfinished: Vec<String>,
 }
 
 /// The checkpoints of a directory, before anything is done about them.
@@ -102,8 +109,6 @@ struct Checkpoints {
     bad: Vec<(u64, Check)>,
     /// Older than the two that are kept.
     superseded: Vec<String>,
-    /// Unfinished ones.
-    temporary: Vec<String>,
 }
 
 impl Opening<'_> {
@@ -172,7 +177,7 @@ impl Opening<'_> {
                 Some((number, SlotName::Slot)) => numbers.push(number),
                 Some((number, SlotName::Temporary)) => {
                     // It holds zeros and nobody has ever used it.
-                    self.io.remove_if_there(&slot_temporary_path(number))?;
+                    self.unfinished.push(slot_temporary_path(number));
                 }
                 None => self.report.unknown.push(format!("{SLOT_DIR}/{name}")),
             }
@@ -216,7 +221,7 @@ impl Opening<'_> {
             match checkpoint_name(&name) {
                 Some(CheckpointName::Durable(index)) => indices.push(index),
                 Some(CheckpointName::Temporary) => {
-                    found.temporary.push(format!("{CHECKPOINT_DIR}/{name}"));
+                    self.unfinished.push(format!("{CHECKPOINT_DIR}/{name}"));
                 }
                 Some(CheckpointName::Quarantined) => {}
                 None => self.report.unknown.push(format!("{CHECKPOINT_DIR}/{name}")),
@@ -315,9 +320,10 @@ impl Opening<'_> {
             assert!(index <= log.index.last().index);
             self.quarantine(index, check)?;
         }
-        for path in checkpoints.temporary.iter().chain(&checkpoints.superseded) {
+        for path in self.unfinished.iter().chain(&checkpoints.superseded) {
             self.io.remove_if_there(path)?;
         }
+        self.io.sync_dir(SLOT_DIR)?;
         self.io.sync_dir(CHECKPOINT_DIR)?;
         Ok(checkpoints.good)
     }

@@ -211,3 +211,40 @@ fn a_replaced_suffix_stays_replaced_across_crashes() {
     let recovered = world.open_and_check("before the next one was durable");
     assert_eq!(recovered.last, Position { index: 6, term: 2 });
 }
+
+#[test]
+fn what_an_open_has_found_survives_the_next_power_cut() {
+    for seed in 0..40 {
+        let mut world = World::opened(seed);
+        world.append_entries(1, 3, 200);
+        world.settle();
+        for _ in 0..3 {
+            world.append_entries(1, 1, 9_000);
+            world.turn_now().unwrap();
+        }
+        // The process dies with frames in flight; what reached the device was never acknowledged.
+        world.disk.kill();
+        let found = world.open_and_check("after the kill");
+        world.disk.crash_drop_all();
+        let again = world.open_and_check("after the power cut");
+        assert_eq!(found.last, again.last, "seed {seed}");
+    }
+}
+
+#[test]
+fn half_made_files_go_at_the_next_open_and_not_when_it_is_refused() {
+    let mut world = World::opened(5);
+    world.append_entries(1, 3, 200);
+    world.settle();
+    world.disk.write_file("seg/00000007.tmp", &[0; 4096]);
+    world.disk.write_file("ckpt/0000000000000003.1.tmp", &[1; 4096]);
+    let files = world.disk.files();
+    let sound = world.disk.read_file("META").unwrap();
+    world.disk.flip_bit("META", 500);
+    assert!(world.try_open().is_err());
+    assert_eq!(world.disk.files(), files);
+    world.disk.write_file("META", &sound);
+    world.open_and_check("with a sound META");
+    assert!(world.disk.files().iter().all(|path| path != "ckpt/0000000000000003.1.tmp"));
+    assert!(world.disk.files().iter().all(|path| path != "seg/00000007.tmp"));
+}
