@@ -23,8 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at something that is waited for.
 const POLL: Duration = Duration::from_millis(5);
 
-const CLIENT_PORT: u16 = 7400;
-const PEER_PORT: u16 = 7410;
+const CLIENT_PORT: u64 = 7400;
+const PEER_PORT: u64 = 7410;
 
 /// Nodes and their data.
 pub struct Cluster {
@@ -66,12 +66,12 @@ impl Cluster {
 
     /// Where clients reach one node.
     pub fn endpoint(&self, id: u64) -> String {
-        format!("{}:{}", self.address, CLIENT_PORT + id as u16)
+        format!("{}:{}", self.address, CLIENT_PORT + id)
     }
 
     /// Where a node listens for its peers.
     pub fn peer_endpoint(&self, id: u64) -> String {
-        format!("{}:{}", self.address, PEER_PORT + id as u16)
+        format!("{}:{}", self.address, PEER_PORT + id)
     }
 
     /// The labels.
@@ -291,10 +291,10 @@ pub fn was_killed(status: ExitStatus) -> bool {
 fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let pid = std::process::id();
     // Process ids are below 2^22: the low 16 bits differ between processes that run at the same time, but for rare luck.
-    let (high, low) = ((pid >> 8) & 0xff, pid & 0xff);
-    Ipv4Addr::new(127, high.max(1) as u8, low as u8, (number % 250 + 1) as u8)
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let [number, ..] = (number % 250 + 1).to_le_bytes();
+    Ipv4Addr::new(127, high.max(1), low, number)
 }
 
 fn bytes_below(path: &Path) -> io::Result<u64> {
