@@ -15,7 +15,7 @@ use super::ground::{Event, Ground};
 use super::book::{Asked, Book};
 use super::network::{ConnId, Host, NetOutput, Port};
 use super::node::{address_of, node_at};
-use super::profile::{OpKind, Plan};
+use super::profile::{OpKind, Plan, Profile};
 use super::random::Random;
 use super::values::{expand, name_of, recognise};
 use crate::history::{Op, Reply};
@@ -72,8 +72,8 @@ struct Worker {
     next_us: u64,
     /// The locks that it holds, as far as it knows: name and token.
     held: Vec<(String, u64)>,
-    /// The last value it has seen of each key.
-    seen: BTreeMap<String, Option<String>>,
+    /// The last value it has seen of each key, and the revision that wrote it.
+    seen: BTreeMap<String, Option<(String, u64)>>,
 }
 
 /// Whether workers ask anything new.
@@ -108,6 +108,14 @@ pub struct Client {
 /// The name of a key.
 fn key_of(at: usize) -> String {
     format!("k{at}")
+}
+
+/// How many keys nobody reads.
+const BALLAST_KEYS: u64 = 150;
+
+/// A key that nobody reads.
+fn ballast(at: u64) -> Bytes {
+    Bytes::from(format!("b{at:03}"))
 }
 
 /// The name of a lock.
@@ -318,7 +326,9 @@ impl Client {
                 }
                 Output::Done { ticket, result } => self.done(ticket, result, ground, book),
                 Output::SessionOpened { session, .. } => self.session_opened(session, ground),
-                Output::SessionLost { session, .. } => self.session_lost(session, ground),
+                Output::SessionLost { session, reason } => {
+                    self.session_lost(session, &reason, ground);
+                }
             }
         }
     }
@@ -341,8 +351,11 @@ impl Client {
         }
     }
 
-    fn session_lost(&mut self, key: SessionKey, ground: &mut Ground) {
+    fn session_lost(&mut self, key: SessionKey, reason: &str, ground: &mut Ground) {
         ground.counters.sessions_lost += 1;
+        if self.plan.profile == Profile::Calm && self.mood == Mood::Working {
+            ground.oracle.fail(|| format!("a session was lost in the calm: {reason}"));
+        }
         for worker in &mut self.workers {
             if matches!(worker.session, Session::Opening(of) | Session::Open(of) if of == key) {
                 worker.session = Session::Wanted;
@@ -454,6 +467,19 @@ impl Client {
             OpKind::LockQuery => {
                 let name = Bytes::from(lock);
                 let request = Request::LockQuery { consistency: Consistency::Linearizable, name };
+                let call = Call::to_leader(request, Micros(deadline_us));
+                self.submit(at, call, What::Counted(kind), ground);
+            }
+            OpKind::Ballast => {
+                let (origin, key) = (Origin::NONE, ballast(self.random.below(BALLAST_KEYS)));
+                let value = Bytes::from(vec![b'.'; self.random.index(16_384) + 8_192]);
+                let call = Call::to_leader(Request::Put { origin, key, value }, Micros(deadline_us));
+                self.submit(at, call, What::Counted(kind), ground);
+            }
+            OpKind::DropBallast => {
+                let range = KeyRange::from(ballast(self.random.below(BALLAST_KEYS)));
+                let range = KeyRange { end: Some(ballast(BALLAST_KEYS)), ..range };
+                let request = Request::DeleteRange { origin: Origin::NONE, range };
                 let call = Call::to_leader(request, Micros(deadline_us));
                 self.submit(at, call, What::Counted(kind), ground);
             }
@@ -583,9 +609,12 @@ impl Worker {
     fn compare_and_set(&mut self, key: &str, name: Bytes, value: String) -> (Request, Op) {
         let expected = self.seen.get(key).cloned().flatten();
         let expect = match &expected {
-            Some(expected) => Expect::Value(expand(expected)),
+            // Values are unique, so that both ask the same.
+            Some((_, revision)) if self.random.chance(300_000) => Expect::Revision(*revision),
+            Some((expected, _)) => Expect::Value(expand(expected)),
             None => Expect::Absent,
         };
+        let expected = expected.map(|(value, _)| value);
         let (origin, new) = (Origin::NONE, Some(expand(&value)));
         let request = Request::CompareAndSet { origin, key: name, expect, value: new };
         (request, Op::Cas { expect: expected, value })
@@ -648,7 +677,7 @@ impl Worker {
         let key = asked.record.key.clone();
         let (reply, revision) = match (&asked.record.op, response) {
             (Op::Put { value }, Response::Put { revision }) => {
-                self.seen.insert(key, Some(value.clone()));
+                self.seen.insert(key, Some((value.clone(), revision)));
                 (Reply::Put, Some(revision))
             }
             (Op::Del, Response::Deleted { revision, deleted }) => {
@@ -657,13 +686,14 @@ impl Worker {
             }
             (Op::Cas { value, .. }, Response::CompareAndSet { revision, swapped, .. }) => {
                 if swapped {
-                    self.seen.insert(key, Some(value.clone()));
+                    self.seen.insert(key, Some((value.clone(), revision)));
                 }
                 (Reply::Cas { swapped }, Some(revision))
             }
             (Op::Get, Response::Get { revision, item }) => {
                 let value = value_of(item.as_ref(), revision)?;
-                self.seen.insert(key, value.clone());
+                let modified = item.map(|item| item.mod_revision);
+                self.seen.insert(key, value.clone().zip(modified));
                 (Reply::Get { value }, Some(revision))
             }
             (Op::Lock, Response::LockGranted { token }) => {

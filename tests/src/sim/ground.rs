@@ -70,6 +70,8 @@ pub enum Event {
         /// Whose.
         node: NodeId,
     },
+    /// Nothing strikes for a while.
+    Truce,
     /// The end of the seed is looked at.
     Look,
 }
@@ -195,9 +197,6 @@ impl Ground {
             )
         });
         self.oracle.look(look);
-        if look.leads {
-            self.oracle.look_at_quorum(look.node, self.schedule.now_us());
-        }
         self.check_bounds(raft);
     }
 

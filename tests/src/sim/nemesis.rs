@@ -125,7 +125,7 @@ impl Nemesis {
             Fault::CrashSoon => node.burn_fuse(self.random.skewed(&(1..=100))),
             Fault::Stop => node.stop(ground),
             Fault::Pause => self.pause(id, node, ground),
-            Fault::Stall => node.disk().stall(self.random.skewed(&(1_000..=3_000_000))),
+            Fault::Stall => node.disk().stall(self.random.skewed(&(1_000..=8_000_000))),
             Fault::DiskError => self.disk_error(node),
             Fault::DiskFull => {
                 let room = self.random.below(3 << 20);
@@ -230,6 +230,7 @@ fn needs_process(fault: Fault) -> bool {
             | Fault::Stop
             | Fault::Pause
             | Fault::DiskError
+            | Fault::DiskFull
     )
 }
 

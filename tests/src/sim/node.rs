@@ -438,8 +438,8 @@ impl Node {
             ground.schedule.at(at_us, Event::Links { node: id, start, event });
         }
         for input in &process.links.inputs {
-            if let Input::Peer { from, .. } = input {
-                ground.oracle.heard(id, *from, ground.schedule.now_us());
+            if let Input::Peer { from, message, .. } = input {
+                ground.oracle.heard(id, *from, message);
             }
         }
         process.inbox.append(&mut process.links.inputs);
@@ -573,6 +573,7 @@ impl Node {
             leads: raft.role() == RoleKind::Leader,
             commit_index: raft.commit_index().0,
             applied_index: state.applied_index(),
+            last_index: raft.last_index().0,
             durable_index: replica.engine().status().durable.index,
             state_hash: state.hash(),
             revision: state.revision(),

@@ -6,19 +6,25 @@
 //! - Log matching: one payload for each (term, index) that is ever sent.
 //! - State machine safety: nodes that have applied the same index have the same state.
 //! - What is committed is durable on a majority, the committing node or not.
-//! - A leader that hears no majority for long does not lead.
+//! - A leader that hears no majority for long does not lead, nor does one whose disk hangs; who hears a leader
+//!   does not vote.
 //! - Commit and applied index never go back within a process; the state hash of a start is the one of before.
 //! - Queues keep their bounds.
 
 use std::collections::BTreeMap;
 
 use raft::{AppendOutcome, Message, NodeId};
+use server::peer_message::PeerMessage;
 
 use super::trace::digest;
 
-/// A leader that has heard no majority for so long must have stepped down: several election timeouts, for clocks that
-/// drift and turns that are late. In microseconds.
-const QUORUM_US_MAX: u64 = 3_000_000;
+/// A leader that has heard no majority, or whose disk has completed nothing, for so long must have stepped down:
+/// several election timeouts, for clocks that drift and turns that are late. In microseconds.
+const PATIENCE_US: u64 = 3_000_000;
+
+/// Nobody votes within this time of hearing a leader: less than an election timeout, for clocks that run fast.
+/// In microseconds.
+const STICKY_US_MIN: u64 = 150_000;
 
 /// What a process looks like after a turn.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +41,8 @@ pub struct Look {
     pub commit_index: u64,
     /// Its applied index.
     pub applied_index: u64,
+    /// Its last index, durable or not.
+    pub last_index: u64,
     /// The last index that is durable on it.
     pub durable_index: u64,
     /// The hash of its state.
@@ -59,6 +67,13 @@ pub struct Oracle {
     /// When the second was last heard by the first.
     heard: BTreeMap<(NodeId, NodeId), u64>,
     begun: BTreeMap<NodeId, u64>,
+    /// When a node last heard the leader of which term.
+    led: BTreeMap<NodeId, (u64, u64)>,
+    /// Votes that were asked for shortly after the voter had heard a leader, and how shortly.
+    sticky: BTreeMap<(NodeId, NodeId, u64), u64>,
+    /// Since when a leader's disk has completed nothing, and at which durable index.
+    stalled: BTreeMap<NodeId, (u64, u64)>,
+    now_us: u64,
     failure: Option<String>,
 }
 
@@ -96,6 +111,11 @@ impl Oracle {
         }
     }
 
+    /// Moves the oracle's time.
+    pub fn advance(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
     /// A process has made a turn.
     pub fn look(&mut self, look: Look) {
         if look.leads {
@@ -104,6 +124,10 @@ impl Oracle {
         self.look_at_state(&look);
         let before = self.looks.insert(look.node, look);
         self.look_at_commit(&look);
+        if look.leads {
+            self.look_at_quorum(look.node);
+        }
+        self.look_at_stall(&look);
         let Some(before) = before else { return };
         if before.start == look.start {
             let goes_back = look.commit_index < before.commit_index
@@ -165,7 +189,7 @@ impl Oracle {
             }
             Message::Heartbeat { .. } | Message::Snapshot { .. } => self.leads(term, from),
             Message::Vote { .. } => self.voted(from, term, from),
-            Message::VoteReply { granted: true, .. } => self.voted(from, term, to),
+            Message::VoteReply { granted: true, .. } => self.granted(from, to, term),
             Message::AppendReply { outcome: AppendOutcome::Accepted { .. }, .. } => {
                 self.promises(from, term);
             }
@@ -202,18 +226,29 @@ impl Oracle {
     }
 
     /// Something of `from` has arrived at `to`.
-    pub fn heard(&mut self, to: NodeId, from: NodeId, now_us: u64) {
-        self.heard.insert((to, from), now_us);
+    pub fn heard(&mut self, to: NodeId, from: NodeId, message: &PeerMessage) {
+        self.heard.insert((to, from), self.now_us);
+        let PeerMessage::Raft(message) = message else { return };
+        let term = message.term().0;
+        match message {
+            Message::Append { .. } | Message::Heartbeat { .. } => {
+                self.led.insert(to, (term, self.now_us));
+            }
+            Message::Vote { .. } => self.asked(to, from, term),
+            _ => {}
+        }
     }
 
     /// A process begins, or goes on after a pause: it could not hear anybody before.
-    pub fn begins(&mut self, node: NodeId, now_us: u64) {
-        self.begun.insert(node, now_us);
+    pub fn begins(&mut self, node: NodeId, at_us: u64) {
+        self.begun.insert(node, at_us);
+        self.led.remove(&node);
+        self.stalled.remove(&node);
     }
 
     /// `node` leads: it must have heard a majority not long ago.
-    pub fn look_at_quorum(&mut self, node: NodeId, now_us: u64) {
-        let since_us = now_us.saturating_sub(QUORUM_US_MAX);
+    fn look_at_quorum(&mut self, node: NodeId) {
+        let since_us = self.now_us.saturating_sub(PATIENCE_US);
         let heard = self.heard.range((node, NodeId(0))..=(node, NodeId(u64::MAX)));
         let recent = 1 + heard.filter(|(_, at_us)| **at_us >= since_us).count();
         let begun_us = self.begun.get(&node).copied().unwrap_or(0);
@@ -221,6 +256,46 @@ impl Oracle {
         self.expect(2 * recent > voters || begun_us >= since_us, || {
             format!("node {node} leads though it has heard only {recent} of {voters} for long")
         });
+    }
+
+    /// A leader whose disk hangs steps down.
+    fn look_at_stall(&mut self, look: &Look) {
+        if !look.leads || look.last_index == look.durable_index {
+            self.stalled.remove(&look.node);
+            return;
+        }
+        let now = (look.durable_index, self.now_us);
+        let since = self.stalled.entry(look.node).or_insert(now);
+        if since.0 != look.durable_index {
+            *since = now;
+        }
+        let for_us = now.1 - since.1;
+        self.expect(for_us <= PATIENCE_US, || {
+            format!("node {} leads though its disk has hung for {for_us} us", look.node)
+        });
+    }
+
+    /// A vote is asked for: whoever hears a leader must not give it.
+    fn asked(&mut self, voter: NodeId, candidate: NodeId, term: u64) {
+        let led = self.led.get(&voter).copied();
+        let own = self.looks.get(&voter).map(|look| look.term);
+        let now_us = self.now_us;
+        let hears = led.filter(|(of, at_us)| {
+            *of < term && own == Some(*of) && now_us - at_us < STICKY_US_MIN
+        });
+        match hears {
+            Some((_, at_us)) => self.sticky.insert((voter, candidate, term), now_us - at_us),
+            None => self.sticky.remove(&(voter, candidate, term)),
+        };
+    }
+
+    fn granted(&mut self, voter: NodeId, candidate: NodeId, term: u64) {
+        if let Some(ago_us) = self.sticky.get(&(voter, candidate, term)).copied() {
+            self.fail(|| {
+                format!("node {voter} votes in term {term}, asked {ago_us} us after it heard a leader")
+            });
+        }
+        self.voted(voter, term, candidate);
     }
 
     /// A process has started and holds this much from before.
@@ -234,7 +309,7 @@ impl Oracle {
 
 #[cfg(test)]
 mod tests {
-    use raft::Term;
+    use raft::{LogId, LogIndex, Micros, Round, Term};
 
     use super::*;
 
@@ -247,6 +322,7 @@ mod tests {
             leads,
             commit_index: applied_index,
             applied_index,
+            last_index: applied_index,
             durable_index: applied_index,
             state_hash,
             revision: 1,
@@ -295,14 +371,47 @@ mod tests {
         assert!(oracle.failure().is_some_and(|reason| reason.contains("durable on 1")));
     }
 
+    fn heartbeat(term: u64) -> PeerMessage {
+        let (commit, round, sent_at) = (LogIndex(0), Round(1), Micros(0));
+        PeerMessage::Raft(Message::Heartbeat { term: Term(term), commit, round, sent_at })
+    }
+
     #[test]
     fn leader_that_hears_nobody_is_seen() {
         let mut oracle = Oracle::new(3);
-        oracle.heard(NodeId(1), NodeId(2), 1_000_000);
-        oracle.look_at_quorum(NodeId(1), 2_000_000);
+        oracle.advance(1_000_000);
+        oracle.heard(NodeId(1), NodeId(2), &heartbeat(3));
+        oracle.advance(2_000_000);
+        oracle.look(look(1, 3, true, 0, 1));
         assert_eq!(oracle.failure(), None);
-        oracle.look_at_quorum(NodeId(1), 1_000_000 + QUORUM_US_MAX + 1);
-        assert!(oracle.failure().is_some());
+        oracle.advance(1_000_001 + PATIENCE_US);
+        oracle.look(look(1, 3, true, 0, 1));
+        assert!(oracle.failure().is_some_and(|reason| reason.contains("only 1 of 3")));
+    }
+
+    #[test]
+    fn leader_whose_disk_hangs_is_seen() {
+        let mut oracle = Oracle::new(1);
+        for at_us in [0, PATIENCE_US + 1] {
+            oracle.advance(at_us);
+            oracle.look(Look { last_index: 9, ..look(1, 3, true, 0, 1) });
+        }
+        assert!(oracle.failure().is_some_and(|reason| reason.contains("has hung")));
+    }
+
+    #[test]
+    fn vote_against_a_leader_that_is_heard_is_seen() {
+        let granted = Message::VoteReply { term: Term(4), granted: true };
+        let reason = failure(|oracle| {
+            oracle.look(look(1, 3, false, 0, 1));
+            oracle.heard(NodeId(1), NodeId(2), &heartbeat(3));
+            oracle.advance(1_000);
+            let (term, last, transfer) = (Term(4), LogId::default(), false);
+            let ask = PeerMessage::Raft(Message::Vote { term, last, transfer });
+            oracle.heard(NodeId(1), NodeId(3), &ask);
+            oracle.sent(NodeId(1), NodeId(3), &granted);
+        });
+        assert!(reason.contains("asked 1000 us after"), "{reason}");
     }
 
     #[test]

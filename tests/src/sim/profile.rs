@@ -203,6 +203,10 @@ pub enum OpKind {
     Lock,
     /// Look at a lock.
     LockQuery,
+    /// Set one of many keys that nobody reads, so that the state gets large.
+    Ballast,
+    /// Delete many of those keys at once.
+    DropBallast,
     /// Ask a node how it is.
     Status,
 }
@@ -219,6 +223,8 @@ impl OpKind {
             OpKind::StaleGet => "stale-get",
             OpKind::Lock => "lock",
             OpKind::LockQuery => "lock-query",
+            OpKind::Ballast => "ballast",
+            OpKind::DropBallast => "drop-ballast",
             OpKind::Status => "status",
         }
     }
@@ -235,6 +241,22 @@ const OPS: &[(OpKind, u32)] = &[
     (OpKind::LockQuery, 1),
     (OpKind::Status, 1),
 ];
+
+/// When faults pause.
+#[derive(Clone, Debug)]
+pub struct Truce {
+    /// From the end of one to the next, in microseconds.
+    pub pause_us: RangeInclusive<u64>,
+    /// How long each is, in microseconds.
+    pub length_us: RangeInclusive<u64>,
+}
+
+impl Truce {
+    fn draw(random: &mut Random) -> Truce {
+        let pause_us = random.skewed(&(2_000_000..=12_000_000));
+        Truce { pause_us: pause_us / 2..=pause_us, length_us: 700_000..=2_500_000 }
+    }
+}
 
 /// Everything that a seed decides before it begins.
 #[derive(Clone, Debug)]
@@ -275,6 +297,8 @@ pub struct Plan {
     pub final_crash: bool,
     /// Pause between two faults, in microseconds.
     pub fault_pause_us: RangeInclusive<u64>,
+    /// When nothing strikes.
+    pub truce: Option<Truce>,
     /// How long a fault lasts, in microseconds.
     pub fault_us: RangeInclusive<u64>,
     /// The network.
@@ -312,11 +336,12 @@ impl Plan {
             sessions_ppm: *random.pick(&[300_000, 700_000, 1_000_000]),
             ttl_ms: random.pick(&[1_000..=2_000, 1_000..=5_000]).clone(),
             abandon_ppm: *random.pick(&[0, 0, 5_000, 50_000]),
-            ops: swarm(OPS, &[OpKind::Put, OpKind::Get], &mut random),
+            ops: ops(&mut random),
             faults: faults(profile, &mut random),
             leader_ppm: *random.pick(&[0, 300_000, 800_000]),
             final_crash: random.chance(500_000),
-            fault_pause_us: 50_000..=random.skewed(&(300_000..=5_000_000)),
+            fault_pause_us: 50_000..=random.skewed(&(300_000..=2_500_000)),
+            truce: random.chance(900_000).then(|| Truce::draw(&mut random)),
             fault_us: 10_000..=random.skewed(&(200_000..=6_000_000)),
             net: shape.net(profile),
             disk: shape.disk(profile),
@@ -335,6 +360,15 @@ fn crash_in_start_ppm(profile: Profile, random: &mut Random) -> u32 {
         Profile::Crash | Profile::Chaos | Profile::Disk => *random.pick(&[0, 100_000, 400_000]),
         Profile::Calm | Profile::Partition | Profile::Mixed => 0,
     }
+}
+
+/// Two thirds of the kinds of requests, puts and gets among them; and in some seeds a large state.
+fn ops(random: &mut Random) -> Vec<(OpKind, u32)> {
+    let mut ops = swarm(OPS, &[OpKind::Put, OpKind::Get], random);
+    if random.chance(250_000) {
+        ops.extend([(OpKind::Ballast, 60), (OpKind::DropBallast, 1)]);
+    }
+    ops
 }
 
 /// Half of the faults of a profile, at least one.

@@ -1,10 +1,11 @@
-//! One seed, one schedule: the cluster, its clients, what is done to them, and the end at which everything must be
-//! well again.
+//! One seed, one schedule: the cluster, its clients, what is done to them, and the end at which everything must
+//! be well again.
 //!
 //! A seed has five acts. While the first lasts, clients ask and faults strike. Then nothing is injected any more,
 //! every machine runs, every cut is healed, and within a bounded time: every request is answered, every session is
 //! closed, every key is read once more, and all nodes hold the same state. Then the history is judged.
 
+use engine::io::simulated::SimFaults;
 use raft::{NodeId, RoleKind};
 
 use super::book::Book;
@@ -21,7 +22,7 @@ use super::report::Report;
 use super::trace::Trace;
 
 /// Each act of the end may last this long, in simulated microseconds.
-const ACT_US: u64 = 60_000_000;
+const ACT_US: u64 = 20_000_000;
 /// How often the end of an act is looked for, in microseconds.
 const LOOK_US: u64 = 100_000;
 /// More turns than this in a simulated second are a loop that does not wait for anything.
@@ -70,6 +71,8 @@ struct World {
     book: Book,
     act: Act,
     act_ends_us: u64,
+    /// No fault strikes before.
+    truce_ends_us: u64,
 }
 
 /// Runs one seed to its end. The report says what it did in any case.
@@ -103,11 +106,15 @@ impl World {
         if let Some(pause_us) = nemesis.pause_us() {
             ground.schedule.at(pause_us, Event::Fault);
         }
+        if let Some(truce) = &plan.truce {
+            ground.schedule.at(random.within(&truce.pause_us), Event::Truce);
+        }
         ground.schedule.at(plan.duration_us, Event::Look);
         ground.note(&[options.seed], || format!("{plan:#?}"));
         World {
             act_ends_us: plan.duration_us,
             act: Act::Faults,
+            truce_ends_us: 0,
             plan,
             ground,
             nodes,
@@ -123,6 +130,7 @@ impl World {
         while self.act != Act::Over {
             let event = self.ground.schedule.next().ok_or("nothing is left to happen")?;
             self.ground.network.advance(self.ground.now_us());
+            self.ground.oracle.advance(self.ground.now_us());
             self.handle(event)?;
             self.take_scheduled();
             if let Some(reason) = self.ground.oracle.failure() {
@@ -186,6 +194,10 @@ impl World {
             Event::Room { node } => {
                 self.ground.note(&[node.0], || format!("node {node} has room again"));
                 self.node(node).disk().set_capacity(None);
+                Ok(())
+            }
+            Event::Truce => {
+                self.begin_truce();
                 Ok(())
             }
             Event::Look => self.look(),
@@ -296,6 +308,12 @@ impl World {
         if self.ground.is_calm {
             return Ok(());
         }
+        if let Some(pause_us) = self.nemesis.pause_us() {
+            self.ground.schedule.after(pause_us, Event::Fault);
+        }
+        if self.ground.now_us() < self.truce_ends_us {
+            return Ok(());
+        }
         for blow in self.nemesis.strike(&mut self.nodes, &mut self.ground) {
             match blow {
                 Blow::Down { node, is_power, for_us } => {
@@ -309,34 +327,52 @@ impl World {
                 }
             }
         }
-        if let Some(pause_us) = self.nemesis.pause_us() {
-            self.ground.schedule.after(pause_us, Event::Fault);
-        }
         Ok(())
     }
 
-    fn calm_down(&mut self) {
-        self.ground.is_calm = true;
+    /// For a while nothing new happens, and everything runs that can: without that, the worst seeds would ask nothing
+    /// but whether nothing is answered wrongly.
+    fn begin_truce(&mut self) {
+        let Some(truce) = &self.plan.truce else { return };
+        if self.ground.is_calm {
+            return;
+        }
+        let now_us = self.ground.now_us();
+        self.truce_ends_us = now_us + self.random.within(&truce.length_us);
+        let pause_us = self.random.within(&truce.pause_us);
+        self.ground.schedule.at(self.truce_ends_us + pause_us, Event::Truce);
+        let until_us = self.truce_ends_us;
+        self.ground.note(&[until_us], || "truce".to_owned());
+        self.revive();
+    }
+
+    /// Heals every cut and gives every node a process that runs.
+    fn revive(&mut self) {
         self.ground.network.heal();
-        let faults = NetFaults { loss_ppm: 0, reset_ppm: 0, ..self.plan.net.clone() };
-        self.ground.network.set_faults(faults);
         for at in 0..self.nodes.len() {
             let id = NodeId(at as u64 + 1);
             let node = self.nodes.get_mut(at).expect("it exists");
             node.disk().set_capacity(None);
-            node.disk().set_faults(engine::io::simulated::SimFaults {
-                stall_ppm: 0,
-                ..self.plan.disk.clone()
-            });
             if node.is_paused() {
                 self.ground.network.set_power(host_of(id), Power::Up);
                 node.resume(&mut self.ground);
             }
             if !node.is_up() {
-                let soon_us = self.random.below(1_000_000);
+                let soon_us = self.random.below(500_000);
                 self.ground.schedule.after(soon_us, Event::Boot { node: id });
             }
         }
+    }
+
+    fn calm_down(&mut self) {
+        self.ground.is_calm = true;
+        let faults = NetFaults { loss_ppm: 0, reset_ppm: 0, ..self.plan.net.clone() };
+        self.ground.network.set_faults(faults);
+        let faults = SimFaults { stall_ppm: 0, ..self.plan.disk.clone() };
+        for node in &self.nodes {
+            node.disk().set_faults(faults.clone());
+        }
+        self.revive();
     }
 
     // Acts.
