@@ -40,10 +40,6 @@ impl Mutant {
     }
 
     /// Makes a consensus core behave accordingly.
-    #[cfg_attr(
-        not(feature = "mutants"),
-        expect(clippy::needless_pass_by_ref_mut, reason = "the other build sets the mutant")
-    )]
     pub fn arm(self, config: &mut raft::Config) {
         match self {
             Mutant::DiskLosesWrites | Mutant::DiskForgetsAtCrash => {}

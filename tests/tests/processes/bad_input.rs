@@ -12,12 +12,15 @@ use super::{judge, loaded, run, three_nodes};
 
 /// Sends bytes and returns everything that comes back until the node closes the connection.
 fn send_and_read(cluster: &Cluster, node: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(cluster.endpoint(node)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(bytes).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    answer
+    let exchange = || -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(cluster.endpoint(node))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(bytes)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    exchange().expect("the node answers and closes")
 }
 
 fn hello() -> BytesMut {

@@ -21,8 +21,8 @@ fn follower_that_missed_recycled_log_is_fed_a_snapshot_under_load() {
         cluster.kill(follower);
         let client = cluster.client().with_timeout(Duration::from_secs(10));
         // Far more than two intervals of log, in 100 KiB values.
-        for round in 0..200 {
-            let value = vec![round as u8; 100 << 10];
+        for round in 0..200_u8 {
+            let value = vec![round; 100 << 10];
             client.put(format!("large-{}", round % 7), value).await.expect("a majority is there");
         }
         cluster.start_node(follower);

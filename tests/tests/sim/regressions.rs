@@ -3,7 +3,7 @@
 
 /// One seed that failed.
 #[derive(Clone, Copy, Debug)]
-pub struct Regression {
+pub(crate) struct Regression {
     /// Which.
     pub seed: u64,
     /// With which profile.
@@ -14,4 +14,4 @@ pub struct Regression {
 }
 
 /// All of them.
-pub const ALL: &[Regression] = &[];
+pub(crate) const ALL: &[Regression] = &[];
