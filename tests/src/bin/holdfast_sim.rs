@@ -81,7 +81,9 @@ fn chosen_mutant(args: &Args) -> Result<Option<Mutant>, ExitCode> {
     if name == "list" {
         return Err(ExitCode::SUCCESS);
     }
-    say(&format!("there is no mutant {name} in this build; those of the core need the feature `mutants`"));
+    say(&format!(
+        "there is no mutant {name} in this build; those of the core need the feature `mutants`"
+    ));
     Err(ExitCode::from(2))
 }
 

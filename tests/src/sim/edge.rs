@@ -116,9 +116,12 @@ impl Edge {
                 HANDSHAKE_BODY_BYTES_MAX
             };
             match frame::decode(&mut conn.input, cap) {
-                Ok(Some(frame)) if conn.is_ready => conn.request(frame, serving, &self.limits, &mut work),
+                Ok(Some(frame)) if conn.is_ready => {
+                    conn.request(frame, serving, &self.limits, &mut work);
+                }
                 Ok(Some(frame)) => {
-                    goes_on = conn.greet(&frame, serving, (self.node, self.limits), &mut work.output);
+                    goes_on =
+                        conn.greet(&frame, serving, (self.node, self.limits), &mut work.output);
                 }
                 Ok(None) => break,
                 Err(error) => unreachable!("the simulated wire changes no byte: {error}"),

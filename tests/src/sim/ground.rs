@@ -9,7 +9,7 @@ use super::links::LinkEvent;
 use super::network::{ConnId, NetEvent, Network};
 use super::oracle::{Look, Oracle};
 use super::schedule::Schedule;
-use super::trace::Trace;
+use super::trace::{Trace, digest};
 
 /// Something that will happen.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +125,11 @@ impl Counters {
                 outcome: raft::AppendOutcome::Rejected { .. },
                 ..
             }) => self.appends_rejected += 1,
-            _ => {}
+            PeerMessage::Raft(_)
+            | PeerMessage::Hello(_)
+            | PeerMessage::Refused { .. }
+            | PeerMessage::SnapshotPull { .. }
+            | PeerMessage::SnapshotGone { .. } => {}
         }
     }
 
@@ -181,19 +185,25 @@ impl Ground {
 
     /// A process has made a turn.
     pub fn look(&mut self, look: Look, raft: &Raft, status: engine::Status) {
-        let hash = look.state_hash as u64;
-        let numbers =
-            [look.node.0, look.term, u64::from(look.leads), look.commit_index, look.applied_index, hash];
+        let hash = digest(&look.state_hash.to_le_bytes());
+        let numbers = [
+            look.node.0,
+            look.term,
+            u64::from(look.leads),
+            look.commit_index,
+            look.applied_index,
+            hash,
+        ];
         self.trace.note(self.schedule.now_us(), &numbers, || {
             format!(
-                "node {} turned: term {}{}, commit {}, applied {}, durable {}, state {:08x}",
+                "node {} turned: term {}{}, commit {}, applied {}, durable {}, state {:016x}",
                 look.node,
                 look.term,
                 if look.leads { " (leads)" } else { "" },
                 look.commit_index,
                 look.applied_index,
                 status.durable.index,
-                hash as u32,
+                hash,
             )
         });
         self.oracle.look(look);

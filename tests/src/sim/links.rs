@@ -1,7 +1,7 @@
 //! The peer links of one process: the same hellos, the same founding rule and the same bytes as on real sockets.
 //!
 //! The smaller label dials and tries again after a pause that doubles. A link from which nothing comes for
-//! [`SILENCE_US`] is given up; a newer link to the same peer takes the place of the older one, whose last bytes may
+//! `SILENCE_US` is given up; a newer link to the same peer takes the place of the older one, whose last bytes may
 //! still be read for a moment.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,7 @@ use bytes::{Bytes, BytesMut};
 use raft::{Lane, Link, NodeId};
 use server::founding::{Founder, Heard, Refusal};
 use server::identity::Founding;
-use server::peer_message::{
-    BODY_BYTES_MAX, HELLO_BYTES_MAX, Hello, PeerMessage, decode, encode,
-};
+use server::peer_message::{BODY_BYTES_MAX, HELLO_BYTES_MAX, Hello, PeerMessage, decode, encode};
 use server::replica::Input;
 
 use super::network::{ConnId, Host, Network, Port};
@@ -191,7 +189,11 @@ impl Links {
         }
         match message {
             PeerMessage::Hello(hello) => self.judge(id, &hello, network),
-            _ => self.end(id, network),
+            PeerMessage::Refused { .. }
+            | PeerMessage::Raft(_)
+            | PeerMessage::SnapshotPull { .. }
+            | PeerMessage::SnapshotChunk { .. }
+            | PeerMessage::SnapshotGone { .. } => self.end(id, network),
         }
     }
 

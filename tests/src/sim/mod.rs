@@ -13,20 +13,6 @@
 //!
 //! Nothing here reads a clock, starts a thread or depends on the order of a hash.
 
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::needless_for_each,
-    clippy::needless_pass_by_value,
-    clippy::option_option,
-    clippy::redundant_closure_for_method_calls,
-    clippy::should_implement_trait,
-    clippy::single_match_else,
-    clippy::unnecessary_wraps,
-    clippy::unused_self,
-    clippy::wildcard_enum_match_arm,
-    reason = "numbers are drawn small, and matches of a few out of many events read better with a rest"
-)]
-
 pub mod book;
 pub mod client;
 pub mod edge;

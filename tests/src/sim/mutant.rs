@@ -18,7 +18,10 @@ pub enum Mutant {
 impl Mutant {
     /// Every mutant of this build.
     pub fn all() -> Vec<Mutant> {
-        #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "the other build adds to it"))]
+        #[cfg_attr(
+            not(feature = "mutants"),
+            expect(unused_mut, reason = "the other build adds to it")
+        )]
         let mut all = vec![Mutant::DiskLosesWrites, Mutant::DiskForgetsAtCrash];
         #[cfg(feature = "mutants")]
         all.extend(raft::Mutant::ALL.map(Mutant::Raft));

@@ -10,8 +10,9 @@ use super::ground::{Event, Ground};
 use super::links::host_of;
 use super::network::{Host, Port, Power};
 use super::node::Node;
-use super::profile::{Fault, Plan};
+use super::profile::{Cut, Down, Fault, Machine, Plan};
 use super::random::Random;
+use super::trace::digest;
 
 /// How long a fault lasts that is meant to leave a node far behind, in microseconds.
 const LONG_US: RangeInclusive<u64> = 2_500_000..=9_000_000;
@@ -65,39 +66,24 @@ impl Nemesis {
         let at = self.target(nodes);
         let id = NodeId(at as u64 + 1);
         let node = nodes.get_mut(at).expect("an index below the length");
-        if needs_process(fault) && !node.is_up() {
+        if fault.needs_process() && !node.is_up() {
             return Vec::new();
         }
         ground.counters.count_fault(fault.name());
-        ground.note(&[fault as u64, id.0], || format!("fault: {} (node {id})", fault.name()));
+        ground.note(&[digest(fault.name().as_bytes()), id.0], || {
+            format!("fault: {} (node {id})", fault.name())
+        });
         match fault {
-            Fault::Crash | Fault::Kill | Fault::Absence => vec![self.down(fault, id)],
-            Fault::CrashAll | Fault::KillAll => {
-                let all = (1..=nodes.len() as u64).map(NodeId);
-                all.map(|node| self.down(fault, node)).collect()
+            Fault::Down(down) => self.down(down, id, nodes.len()),
+            Fault::Machine(machine) => {
+                self.hit(machine, node, id, ground);
+                Vec::new()
+            }
+            Fault::Net(cut) => {
+                self.cut(cut, at, ground);
+                Vec::new()
             }
             Fault::ClientDeath => vec![Blow::Client(self.random.index(self.plan.clients))],
-            Fault::CrashSoon
-            | Fault::Stop
-            | Fault::Pause
-            | Fault::Stall
-            | Fault::DiskError
-            | Fault::DiskFull
-            | Fault::WallJump => {
-                self.hit(fault, node, id, ground);
-                Vec::new()
-            }
-            Fault::Isolate
-            | Fault::Exile
-            | Fault::OneWay
-            | Fault::Halves
-            | Fault::Pair
-            | Fault::ClientCut
-            | Fault::Reset
-            | Fault::Clog => {
-                self.cut(fault, at, ground);
-                Vec::new()
-            }
         }
     }
 
@@ -110,34 +96,37 @@ impl Nemesis {
         leader.filter(|_| self.random.chance(self.plan.leader_ppm)).unwrap_or(any)
     }
 
-    fn down(&mut self, fault: Fault, node: NodeId) -> Blow {
-        let is_power = matches!(fault, Fault::Crash | Fault::CrashAll | Fault::Absence);
-        let for_us = match fault {
-            Fault::Absence => self.random.within(&LONG_US),
-            _ => self.fault_us(),
+    fn down(&mut self, down: Down, node: NodeId, nodes: usize) -> Vec<Blow> {
+        let is_power = matches!(down, Down::Crash | Down::CrashAll | Down::Absence);
+        let hit = match down {
+            Down::Crash | Down::Kill | Down::Absence => vec![node],
+            Down::CrashAll | Down::KillAll => (1..=nodes as u64).map(NodeId).collect(),
         };
-        Blow::Down { node, is_power, for_us }
+        let for_us = |nemesis: &mut Nemesis| match down {
+            Down::Absence => nemesis.random.within(&LONG_US),
+            Down::Crash | Down::CrashAll | Down::Kill | Down::KillAll => nemesis.fault_us(),
+        };
+        hit.into_iter().map(|node| Blow::Down { node, is_power, for_us: for_us(self) }).collect()
     }
 
     /// A fault of one machine.
-    fn hit(&mut self, fault: Fault, node: &mut Node, id: NodeId, ground: &mut Ground) {
-        match fault {
-            Fault::CrashSoon => node.burn_fuse(self.random.skewed(&(1..=100))),
-            Fault::Stop => node.stop(ground),
-            Fault::Pause => self.pause(id, node, ground),
-            Fault::Stall => node.disk().stall(self.random.skewed(&(1_000..=8_000_000))),
-            Fault::DiskError => self.disk_error(node),
-            Fault::DiskFull => {
+    fn hit(&mut self, machine: Machine, node: &mut Node, id: NodeId, ground: &mut Ground) {
+        match machine {
+            Machine::CrashSoon => node.burn_fuse(self.random.skewed(&(1..=100))),
+            Machine::Stop => node.stop(ground),
+            Machine::Pause => self.pause(id, node, ground),
+            Machine::Stall => node.disk().stall(self.random.skewed(&(1_000..=8_000_000))),
+            Machine::DiskError => self.disk_error(node),
+            Machine::DiskFull => {
                 let room = self.random.below(3 << 20);
                 node.disk().set_capacity(Some(node.disk().used_bytes() + room));
                 let for_us = self.random.within(&LONG_US);
                 ground.schedule.after(for_us, Event::Room { node: id });
             }
-            Fault::WallJump => {
+            Machine::WallJump => {
                 let by_ms = i64::try_from(self.random.below(7_200_000)).expect("it is small");
                 node.jump_wall(by_ms - 3_600_000);
             }
-            _ => unreachable!("not a fault of one machine"),
         }
     }
 
@@ -165,36 +154,32 @@ impl Nemesis {
         }
     }
 
-    fn cut(&mut self, fault: Fault, at: usize, ground: &mut Ground) {
+    fn cut(&mut self, cut: Cut, at: usize, ground: &mut Ground) {
         let count = self.plan.nodes;
         let other = (at + 1 + self.random.index(count.max(2) - 1)) % count;
         let (one, other) = (Host::Node(at), Host::Node(other));
-        let cut = match fault {
-            Fault::Isolate | Fault::Exile => {
+        let directions = match cut {
+            Cut::Isolate | Cut::Exile => {
                 let others = (0..count).filter(|peer| *peer != at);
                 others.flat_map(|peer| both_ways(one, Host::Node(peer))).collect()
             }
-            Fault::OneWay => vec![(one, other)],
-            Fault::Halves => self.halves(),
-            Fault::Pair => both_ways(one, other).to_vec(),
-            Fault::ClientCut => {
+            Cut::OneWay => vec![(one, other)],
+            Cut::Halves => self.halves(),
+            Cut::Pair => both_ways(one, other).to_vec(),
+            Cut::Clients => {
                 let clients = (0..self.plan.clients).map(Host::Client);
                 clients.flat_map(|client| both_ways(client, one)).collect()
             }
-            Fault::Reset => return self.reset(ground),
-            Fault::Clog => {
+            Cut::Reset => return self.reset(ground),
+            Cut::Clog => {
                 let (extra_us, for_us) = (self.random.skewed(&(1_000..=500_000)), self.fault_us());
                 return ground.network.clog(one, other, extra_us, for_us);
             }
-            _ => unreachable!("not a fault of the network"),
         };
-        ground.network.block(&cut);
-        let for_us = match fault {
-            Fault::Exile => self.random.within(&LONG_US),
-            _ => self.fault_us(),
-        };
+        ground.network.block(&directions);
+        let for_us = if cut == Cut::Exile { self.random.within(&LONG_US) } else { self.fault_us() };
         ground.schedule.after(for_us, Event::Heal { cut: self.cuts.len() });
-        self.cuts.push(cut);
+        self.cuts.push(directions);
     }
 
     fn halves(&mut self) -> Vec<(Host, Host)> {
@@ -218,20 +203,6 @@ impl Nemesis {
         let cut = self.cuts.get(cut).expect("only cuts that were made are healed");
         ground.network.unblock(cut);
     }
-}
-
-fn needs_process(fault: Fault) -> bool {
-    matches!(
-        fault,
-        Fault::Crash
-            | Fault::CrashSoon
-            | Fault::Absence
-            | Fault::Kill
-            | Fault::Stop
-            | Fault::Pause
-            | Fault::DiskError
-            | Fault::DiskFull
-    )
 }
 
 fn both_ways(one: Host, other: Host) -> [(Host, Host); 2] {

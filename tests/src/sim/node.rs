@@ -31,7 +31,9 @@ use super::random::Random;
 pub struct Sent {
     messages: Vec<(NodeId, Link, Lane, PeerMessage)>,
     answers: Vec<(ReplyTo, Answer)>,
-    leader: Option<Option<LeaderHint>>,
+    /// Who leads, and whether the connections have not been told yet.
+    leader: Option<LeaderHint>,
+    is_leader_news: bool,
 }
 
 impl Outbox for Sent {
@@ -44,7 +46,8 @@ impl Outbox for Sent {
     }
 
     fn leader(&mut self, leader: Option<LeaderHint>) {
-        self.leader = Some(leader);
+        self.leader = leader;
+        self.is_leader_news = true;
     }
 
     fn flush(&mut self) {}
@@ -151,7 +154,7 @@ impl Node {
         Node {
             id: NodeId(at as u64 + 1),
             peers,
-            disk: SimDisk::new(random.next(), plan.disk.clone()),
+            disk: SimDisk::new(random.number(), plan.disk.clone()),
             process: None,
             start: 0,
             wall_ms: 1_700_000_000_000 + random.below(1_000_000),
@@ -185,8 +188,8 @@ impl Node {
         self.is_paused
     }
 
-    /// A sync will fail: the machine must be switched off and on before another process starts on it. Without
-    /// that, what a process reads and what the disk keeps may differ, and no software can tell.
+    /// A sync will fail: from then on the machine is switched off and on whenever its process has ended with an error.
+    /// Without that, what a process reads and what the disk keeps may differ, and no software can tell.
     pub fn must_cycle(&mut self) {
         self.must_cycle = true;
     }
@@ -205,7 +208,7 @@ impl Node {
     pub fn end_process(&mut self, is_power: bool, disk_knows: bool) -> bool {
         self.process = None;
         self.is_paused = false;
-        let is_cycled = std::mem::take(&mut self.must_cycle) && self.may_fail();
+        let is_cycled = self.must_cycle && self.may_fail();
         match (is_power || is_cycled, disk_knows && !is_cycled) {
             (_, true) => {}
             (true, false) => self.disk.crash(),
@@ -258,7 +261,7 @@ impl Node {
         let operations = crashes.then(|| self.random.skewed(&(1..=400)));
         let fuse = Fuse::new(operations);
         let opened = self.open(&fuse);
-        let opened = opened.map_err(|error| end_of(&fuse, error))?;
+        let opened = opened.map_err(|error| end_of(&fuse, &error))?;
         let host = host_of(self.id);
         ground.network.set_power(host, NetPower::Up);
         let started_us = self.disk.now_us().max(ground.now_us());
@@ -300,7 +303,7 @@ impl Node {
             inflight_frames_max: self.random.index(4) + 1,
             tail_bytes_max: *self.random.pick(&[64 << 10, 1 << 20]),
             slots_ready: self.random.index(2) + 1,
-            seed: [self.random.next(), self.random.next()],
+            seed: [self.random.number(), self.random.number()],
             ..engine::Options::default()
         };
         let identity = Identity {
@@ -337,11 +340,12 @@ impl Node {
         if process.links.founder().founding().is_none() {
             let mut encoded = Vec::new();
             founding.encode_into(&mut encoded);
-            engine.set_application_meta(encoded).map_err(|error| end_of(&fuse, error))?;
+            engine.set_application_meta(encoded).map_err(|error| end_of(&fuse, &error))?;
             process.links.founder().founded(founding.clone());
         }
         let mut raft = raft::Config::new(self.id);
-        raft.entry_bytes_max = u32::try_from(self.plan.slot_bytes / 4 - 8_192).expect("a slot is small");
+        raft.entry_bytes_max =
+            u32::try_from(self.plan.slot_bytes / 4 - 8_192).expect("a slot is small");
         raft.cache_bytes_max = *self.random.pick(&[16 << 10, 256 << 10, 4 << 20]);
         raft.append_bytes_max = *self.random.pick(&[8 << 10, 64 << 10, 1 << 20]);
         raft.window_bytes_max = u64::from(raft.append_bytes_max) * (1 + self.random.below(8));
@@ -353,11 +357,11 @@ impl Node {
             checkpoint_interval_bytes: self.plan.checkpoint_interval_bytes,
             advertise: address_of(self.id),
             cluster_id: founding.cluster_id(),
-            seed: self.random.next(),
+            seed: self.random.number(),
         };
         let membership = founding.membership();
         let replica = Replica::new(options, *engine, &recovered, membership, Sent::default());
-        let replica = replica.map_err(|error| end_of(&fuse, error))?;
+        let replica = replica.map_err(|error| end_of(&fuse, &error))?;
         let state = replica.state();
         let cluster_id = founding.cluster_id().0;
         let serving = Serving { state, cluster_id, leader: None };
@@ -517,6 +521,9 @@ impl Node {
         process.busy_us = (now_us + cost_us).max(self.disk.now_us());
         let due_us = process.clock.world_us(replica.next_due());
         let disk_us = self.disk.next_due().unwrap_or(u64::MAX);
+        ground
+            .trace
+            .say(now_us, format_args!("node {}: next turn due {due_us}, disk {disk_us}", self.id));
         let next_us = if process.inbox.is_empty() { due_us.min(disk_us) } else { now_us };
         self.wake_at(next_us, ground);
     }
@@ -527,8 +534,8 @@ impl Node {
         let Some(process) = &mut self.process else { return };
         let Phase::Serving { replica, serving } = &mut process.phase else { return };
         let sent = replica.outbox();
-        if let Some(leader) = sent.leader.take() {
-            serving.leader = leader;
+        if std::mem::take(&mut sent.is_leader_news) {
+            serving.leader.clone_from(&sent.leader);
         }
         let mut messages = std::mem::take(&mut sent.messages);
         let answers = std::mem::take(&mut sent.answers);
@@ -582,6 +589,6 @@ impl Node {
     }
 }
 
-fn end_of(fuse: &Fuse, error: impl ToString) -> End {
+fn end_of(fuse: &Fuse, error: &impl ToString) -> End {
     if fuse.is_blown() { End::Power } else { End::Failed(error.to_string()) }
 }

@@ -235,7 +235,12 @@ impl Oracle {
                 self.led.insert(to, (term, self.now_us));
             }
             Message::Vote { .. } => self.asked(to, from, term),
-            _ => {}
+            Message::AppendReply { .. }
+            | Message::HeartbeatReply { .. }
+            | Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::VoteReply { .. }
+            | Message::Snapshot { .. } => {}
         }
     }
 
@@ -280,9 +285,8 @@ impl Oracle {
         let led = self.led.get(&voter).copied();
         let own = self.looks.get(&voter).map(|look| look.term);
         let now_us = self.now_us;
-        let hears = led.filter(|(of, at_us)| {
-            *of < term && own == Some(*of) && now_us - at_us < STICKY_US_MIN
-        });
+        let hears = led
+            .filter(|(of, at_us)| *of < term && own == Some(*of) && now_us - at_us < STICKY_US_MIN);
         match hears {
             Some((_, at_us)) => self.sticky.insert((voter, candidate, term), now_us - at_us),
             None => self.sticky.remove(&(voter, candidate, term)),
@@ -292,7 +296,9 @@ impl Oracle {
     fn granted(&mut self, voter: NodeId, candidate: NodeId, term: u64) {
         if let Some(ago_us) = self.sticky.get(&(voter, candidate, term)).copied() {
             self.fail(|| {
-                format!("node {voter} votes in term {term}, asked {ago_us} us after it heard a leader")
+                format!(
+                    "node {voter} votes in term {term}, asked {ago_us} us after it heard a leader"
+                )
             });
         }
         self.voted(voter, term, candidate);

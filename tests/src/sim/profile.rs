@@ -28,22 +28,53 @@ pub enum Profile {
 /// One thing that is done to the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Fault {
+    /// A process ends, or all of them.
+    Down(Down),
+    /// Something happens to one machine.
+    Machine(Machine),
+    /// Something happens to the network.
+    Net(Cut),
+    /// A client process dies with everything it had under way.
+    ClientDeath,
+}
+
+/// How processes end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Down {
     /// A machine loses power, between two turns.
     Crash,
     /// A machine loses power for so long that the others go on without it.
     Absence,
-    /// A machine loses power within the next operations of its disk.
-    CrashSoon,
     /// All machines lose power.
     CrashAll,
     /// A process is killed; its machine runs on.
     Kill,
     /// All processes are killed.
     KillAll,
-    /// A process is asked to stop, and started again.
+}
+
+/// What happens to one machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Machine {
+    /// It loses power within the next operations of its disk.
+    CrashSoon,
+    /// Its process is asked to stop, and started again.
     Stop,
-    /// A process gets no time for a while.
+    /// Its process gets no time for a while.
     Pause,
+    /// Its disk completes nothing for a while.
+    Stall,
+    /// The next write, sync or so on of its disk fails: final for the process.
+    DiskError,
+    /// Its disk has no room for a while.
+    DiskFull,
+    /// Its wall clock jumps.
+    WallJump,
+}
+
+/// What happens to the network.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cut {
     /// One node is cut off from the others, both ways.
     Isolate,
     /// One node is cut off for so long that the others go on without it.
@@ -55,84 +86,83 @@ pub enum Fault {
     /// One pair of nodes is cut, both ways.
     Pair,
     /// Clients do not reach one node.
-    ClientCut,
+    Clients,
     /// A connection breaks.
     Reset,
     /// One direction between two nodes becomes slow.
     Clog,
-    /// A disk completes nothing for a while.
-    Stall,
-    /// The next write, sync or so on of a disk fails: final for the process.
-    DiskError,
-    /// A disk has no room for a while.
-    DiskFull,
-    /// A client process dies with everything it had under way.
-    ClientDeath,
-    /// A node's wall clock jumps.
-    WallJump,
 }
 
 impl Fault {
     /// Its name in the summary.
     pub fn name(self) -> &'static str {
         match self {
-            Fault::Crash => "crash",
-            Fault::Absence => "absence",
-            Fault::CrashSoon => "crash-soon",
-            Fault::CrashAll => "crash-all",
-            Fault::Kill => "kill",
-            Fault::KillAll => "kill-all",
-            Fault::Stop => "stop",
-            Fault::Pause => "pause",
-            Fault::Isolate => "isolate",
-            Fault::Exile => "exile",
-            Fault::OneWay => "one-way",
-            Fault::Halves => "halves",
-            Fault::Pair => "pair",
-            Fault::ClientCut => "client-cut",
-            Fault::Reset => "reset",
-            Fault::Clog => "clog",
-            Fault::Stall => "stall",
-            Fault::DiskError => "disk-error",
-            Fault::DiskFull => "disk-full",
+            Fault::Down(Down::Crash) => "crash",
+            Fault::Down(Down::Absence) => "absence",
+            Fault::Down(Down::CrashAll) => "crash-all",
+            Fault::Down(Down::Kill) => "kill",
+            Fault::Down(Down::KillAll) => "kill-all",
+            Fault::Machine(Machine::CrashSoon) => "crash-soon",
+            Fault::Machine(Machine::Stop) => "stop",
+            Fault::Machine(Machine::Pause) => "pause",
+            Fault::Machine(Machine::Stall) => "stall",
+            Fault::Machine(Machine::DiskError) => "disk-error",
+            Fault::Machine(Machine::DiskFull) => "disk-full",
+            Fault::Machine(Machine::WallJump) => "wall-jump",
+            Fault::Net(Cut::Isolate) => "isolate",
+            Fault::Net(Cut::Exile) => "exile",
+            Fault::Net(Cut::OneWay) => "one-way",
+            Fault::Net(Cut::Halves) => "halves",
+            Fault::Net(Cut::Pair) => "pair",
+            Fault::Net(Cut::Clients) => "client-cut",
+            Fault::Net(Cut::Reset) => "reset",
+            Fault::Net(Cut::Clog) => "clog",
             Fault::ClientDeath => "client-death",
-            Fault::WallJump => "wall-jump",
+        }
+    }
+
+    /// Whether it does nothing to a node that has no process.
+    pub fn needs_process(self) -> bool {
+        match self {
+            Fault::Down(down) => !matches!(down, Down::CrashAll | Down::KillAll),
+            Fault::Machine(machine) => !matches!(machine, Machine::Stall | Machine::WallJump),
+            Fault::Net(_) | Fault::ClientDeath => false,
         }
     }
 }
 
 const CRASH_FAULTS: &[(Fault, u32)] = &[
-    (Fault::Crash, 4),
-    (Fault::Absence, 3),
-    (Fault::CrashSoon, 6),
-    (Fault::CrashAll, 2),
-    (Fault::Kill, 3),
-    (Fault::KillAll, 1),
-    (Fault::Stop, 2),
-    (Fault::Pause, 3),
+    (Fault::Down(Down::Crash), 4),
+    (Fault::Down(Down::Absence), 3),
+    (Fault::Machine(Machine::CrashSoon), 6),
+    (Fault::Down(Down::CrashAll), 2),
+    (Fault::Down(Down::Kill), 3),
+    (Fault::Down(Down::KillAll), 1),
+    (Fault::Machine(Machine::Stop), 2),
+    (Fault::Machine(Machine::Pause), 3),
     (Fault::ClientDeath, 2),
 ];
 
 const PARTITION_FAULTS: &[(Fault, u32)] = &[
-    (Fault::Isolate, 5),
-    (Fault::Exile, 4),
-    (Fault::OneWay, 5),
-    (Fault::Halves, 3),
-    (Fault::Pair, 4),
-    (Fault::ClientCut, 2),
-    (Fault::Reset, 6),
-    (Fault::Clog, 4),
-    (Fault::Pause, 2),
+    (Fault::Net(Cut::Isolate), 5),
+    (Fault::Net(Cut::Exile), 4),
+    (Fault::Net(Cut::OneWay), 5),
+    (Fault::Net(Cut::Halves), 3),
+    (Fault::Net(Cut::Pair), 4),
+    (Fault::Net(Cut::Clients), 2),
+    (Fault::Net(Cut::Reset), 6),
+    (Fault::Net(Cut::Clog), 4),
+    (Fault::Machine(Machine::Pause), 2),
     (Fault::ClientDeath, 1),
 ];
 
 const DISK_FAULTS: &[(Fault, u32)] = &[
-    (Fault::Stall, 5),
-    (Fault::DiskError, 3),
-    (Fault::DiskFull, 3),
-    (Fault::CrashSoon, 3),
-    (Fault::Absence, 2),
-    (Fault::WallJump, 2),
+    (Fault::Machine(Machine::Stall), 5),
+    (Fault::Machine(Machine::DiskError), 3),
+    (Fault::Machine(Machine::DiskFull), 3),
+    (Fault::Machine(Machine::CrashSoon), 3),
+    (Fault::Down(Down::Absence), 2),
+    (Fault::Machine(Machine::WallJump), 2),
 ];
 
 impl Profile {
@@ -171,16 +201,16 @@ impl Profile {
 
     /// What `random` makes of a mixed seed.
     fn resolve(self, random: &mut Random) -> Profile {
-        match self {
-            Profile::Mixed => random.weighted(&[
-                (Profile::Calm, 1),
-                (Profile::Crash, 5),
-                (Profile::Partition, 5),
-                (Profile::Disk, 3),
-                (Profile::Chaos, 6),
-            ]),
-            other => other,
+        if self != Profile::Mixed {
+            return self;
         }
+        random.weighted(&[
+            (Profile::Calm, 1),
+            (Profile::Crash, 5),
+            (Profile::Partition, 5),
+            (Profile::Disk, 3),
+            (Profile::Chaos, 6),
+        ])
     }
 }
 

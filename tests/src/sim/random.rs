@@ -15,11 +15,11 @@ impl Random {
     /// A stream of its own for one part: what that part draws shifts nobody else's numbers.
     #[must_use]
     pub fn split(&mut self) -> Random {
-        Random(self.next())
+        Random(self.number())
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ impl Random {
 
     /// Any number of twice the width.
     pub fn next_u128(&mut self) -> u128 {
-        u128::from(self.next()) << 64 | u128::from(self.next())
+        u128::from(self.number()) << 64 | u128::from(self.number())
     }
 
     /// A number in `0..end`.
@@ -37,7 +37,7 @@ impl Random {
     /// Requires: `end > 0`.
     pub fn below(&mut self, end: u64) -> u64 {
         assert!(end > 0);
-        let wide = u128::from(self.next()) * u128::from(end);
+        let wide = u128::from(self.number()) * u128::from(end);
         u64::try_from(wide >> 64).expect("the product's upper half is below `end`")
     }
 

@@ -183,9 +183,14 @@ fn add_all<K: Ord + Copy>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.simulated_us / 1_000_000;
-        writeln!(f, "seeds      {} ({} failed), {seconds} simulated seconds", self.seeds, self.failed)?;
+        writeln!(
+            f,
+            "seeds      {} ({} failed), {seconds} simulated seconds",
+            self.seeds, self.failed
+        )?;
         writeln!(f, "profiles   {}", listed(&self.profiles))?;
-        let ops = self.ops.iter().map(|((kind, outcome), count)| format!("{kind} {outcome} {count}"));
+        let ops =
+            self.ops.iter().map(|((kind, outcome), count)| format!("{kind} {outcome} {count}"));
         writeln!(f, "requests   {}", ops.collect::<Vec<_>>().join(", "))?;
         writeln!(f, "faults     {}", listed(&self.faults))?;
         writeln!(f, "cluster    {}", listed(&self.numbers))?;

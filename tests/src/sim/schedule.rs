@@ -63,7 +63,7 @@ impl<E> Schedule<E> {
     }
 
     /// Goes on to the next event; `None` when nothing is left to happen.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn pop(&mut self) -> Option<E> {
         let Reverse(item) = self.heap.pop()?;
         assert!(item.at_us >= self.now_us);
         self.now_us = item.at_us;
@@ -82,7 +82,7 @@ mod tests {
         schedule.at(10, 'a');
         schedule.at(20, 'd');
         schedule.at(10, 'b');
-        let order: String = std::iter::from_fn(|| schedule.next()).collect();
+        let order: String = std::iter::from_fn(|| schedule.pop()).collect();
         assert_eq!((order.as_str(), schedule.now_us()), ("abcd", 20));
     }
 
@@ -90,9 +90,9 @@ mod tests {
     fn what_should_have_happened_happens_now() {
         let mut schedule = Schedule::default();
         schedule.at(50, 'a');
-        schedule.next();
+        schedule.pop();
         schedule.at(10, 'b');
-        schedule.next();
+        schedule.pop();
         assert_eq!(schedule.now_us(), 50);
     }
 }

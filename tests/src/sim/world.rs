@@ -92,8 +92,9 @@ impl World {
         let mut random = Random::new(options.seed);
         let network = Network::new(plan.net.clone(), random.split());
         let mut ground = Ground::new(network, Trace::new(options.trace), plan.nodes);
-        let nodes: Vec<Node> =
-            (0..plan.nodes).map(|at| Node::new(at, &plan, options.mutant, random.split())).collect();
+        let nodes: Vec<Node> = (0..plan.nodes)
+            .map(|at| Node::new(at, &plan, options.mutant, random.split()))
+            .collect();
         for id in 1..=nodes.len() as u64 {
             let node = NodeId(id);
             ground.network.set_power(host_of(node), Power::Off);
@@ -101,7 +102,9 @@ impl World {
         }
         let mut clients: Vec<Client> =
             (0..plan.clients).map(|at| Client::new(at, &plan, random.split(), 0)).collect();
-        clients.iter_mut().for_each(|client| client.begin(&mut ground));
+        for client in &mut clients {
+            client.begin(&mut ground);
+        }
         let mut nemesis = Nemesis::new(&plan, random.split());
         if let Some(pause_us) = nemesis.pause_us() {
             ground.schedule.at(pause_us, Event::Fault);
@@ -128,7 +131,7 @@ impl World {
     fn run(&mut self) -> Result<(), String> {
         let (mut second, mut turns) = (0, 0);
         while self.act != Act::Over {
-            let event = self.ground.schedule.next().ok_or("nothing is left to happen")?;
+            let event = self.ground.schedule.pop().ok_or("nothing is left to happen")?;
             self.ground.network.advance(self.ground.now_us());
             self.ground.oracle.advance(self.ground.now_us());
             self.handle(event)?;
@@ -158,9 +161,7 @@ impl World {
         match event {
             Event::Net(event) => self.handle_net(event),
             Event::Boot { node } => self.boot(node),
-            Event::Turn { node, start } => {
-                self.with_process(node, start, |process, ground| process.turn(ground))
-            }
+            Event::Turn { node, start } => self.with_process(node, start, Node::turn),
             Event::Links { node, start, event } => {
                 self.with_process(node, start, |process, ground| process.link_event(event, ground))
             }
@@ -175,17 +176,18 @@ impl World {
                 self.clients.get_mut(client).expect("it exists").tick(ground, book);
                 Ok(())
             }
-            Event::Fault => self.strike(),
-            Event::Resume { node, start } => {
-                self.with_process(node, start, |process, ground| {
-                    if process.is_paused() {
-                        ground.note(&[node.0], || format!("node {node} goes on"));
-                        ground.network.set_power(host_of(node), Power::Up);
-                        process.resume(ground);
-                    }
-                    Ok(())
-                })
+            Event::Fault => {
+                self.strike();
+                Ok(())
             }
+            Event::Resume { node, start } => self.with_process(node, start, |process, ground| {
+                if process.is_paused() {
+                    ground.note(&[node.0], || format!("node {node} goes on"));
+                    ground.network.set_power(host_of(node), Power::Up);
+                    process.resume(ground);
+                }
+                Ok(())
+            }),
             Event::Heal { cut } => {
                 self.ground.note(&[cut as u64], || format!("cut {cut} is healed"));
                 self.nemesis.heal(cut, &mut self.ground);
@@ -304,15 +306,15 @@ impl World {
 
     // Faults.
 
-    fn strike(&mut self) -> Result<(), String> {
+    fn strike(&mut self) {
         if self.ground.is_calm {
-            return Ok(());
+            return;
         }
         if let Some(pause_us) = self.nemesis.pause_us() {
             self.ground.schedule.after(pause_us, Event::Fault);
         }
         if self.ground.now_us() < self.truce_ends_us {
-            return Ok(());
+            return;
         }
         for blow in self.nemesis.strike(&mut self.nodes, &mut self.ground) {
             match blow {
@@ -327,7 +329,6 @@ impl World {
                 }
             }
         }
-        Ok(())
     }
 
     /// For a while nothing new happens, and everything runs that can: without that, the worst seeds would ask nothing
@@ -504,15 +505,12 @@ impl World {
 
 fn note_output(output: &NetOutput, ground: &mut Ground) -> Host {
     let (conn, to, what, bytes) = match output {
-        NetOutput::Accepted { conn, to, .. } => (conn, to, 1, 0),
-        NetOutput::Connected { conn, to } => (conn, to, 2, 0),
-        NetOutput::Closed { conn, to } => (conn, to, 3, 0),
-        NetOutput::Data { conn, to, bytes } => (conn, to, 4, bytes.len() as u64),
+        NetOutput::Accepted { conn, to, .. } => (conn, to, (1, "accepted"), 0),
+        NetOutput::Connected { conn, to } => (conn, to, (2, "connected"), 0),
+        NetOutput::Closed { conn, to } => (conn, to, (3, "closed"), 0),
+        NetOutput::Data { conn, to, bytes } => (conn, to, (4, "bytes:"), bytes.len() as u64),
     };
-    ground.note(&[conn.0, what, bytes], || {
-        let text = ["", "accepted", "connected", "closed", "data"];
-        let what = text.get(what as usize).copied().unwrap_or_default();
-        format!("conn {} at {to:?}: {what} {bytes}", conn.0)
-    });
+    let (number, word) = what;
+    ground.note(&[conn.0, number, bytes], || format!("conn {} at {to:?}: {word} {bytes}", conn.0));
     *to
 }

@@ -81,7 +81,10 @@ fn blocked_direction_holds_bytes_back_until_it_is_healed() {
     net.network.send(conn, A, Bytes::from_static(b"late"));
     net.network.send(conn, B, Bytes::from_static(b"other way"));
     let out = net.run(1_000_000);
-    assert_eq!((bytes_to(&out, B).as_slice(), bytes_to(&out, A).as_slice()), (&[][..], &b"other way"[..]));
+    assert_eq!(
+        (bytes_to(&out, B).as_slice(), bytes_to(&out, A).as_slice()),
+        (&[][..], &b"other way"[..])
+    );
     net.network.heal();
     assert_eq!(bytes_to(&net.run(1_000_000), B), b"late");
 }
