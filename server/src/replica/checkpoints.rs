@@ -6,11 +6,14 @@
 
 use engine::io::Disk;
 use engine::{CheckpointOrigin, Engine, Position};
-use raft::SnapshotMeta;
+use raft::{Micros, SnapshotMeta};
 
 use crate::bytes_reader::length_u32;
 use crate::peer_message::encode_snapshot_meta;
 use crate::state_machine::{State, ViewProgress};
+
+/// After a checkpoint that failed, for want of space most likely: the next try would fail at once as well.
+const RETRY_US: u64 = 1_000_000;
 
 /// Bytes streamed in one turn: about a tenth of a millisecond of work.
 const TURN_BYTES_MAX: usize = 256 << 10;
@@ -33,13 +36,16 @@ pub(super) struct Checkpointer {
     interval_bytes: u64,
     phase: Phase,
     wanted: bool,
+    /// None is begun before, on the replica's clock.
+    retry_at: Micros,
     buffer: Vec<u8>,
 }
 
 impl Checkpointer {
     /// One at least every `interval_bytes` of log, or twice its own size if that is more.
     pub(super) fn new(interval_bytes: u64) -> Checkpointer {
-        Checkpointer { interval_bytes, phase: Phase::Idle, wanted: false, buffer: Vec::new() }
+        let (phase, retry_at) = (Phase::Idle, Micros(0));
+        Checkpointer { interval_bytes, phase, wanted: false, retry_at, buffer: Vec::new() }
     }
 
     /// Take one soon, whatever the interval says.
@@ -53,8 +59,11 @@ impl Checkpointer {
             && engine.checkpoint_room(CheckpointOrigin::Local) > 0
     }
 
-    /// Whether one is due by size.
-    pub(super) fn is_due<D: Disk>(&self, engine: &Engine<D>) -> bool {
+    /// Whether one is due by size, or wanted.
+    pub(super) fn is_due<D: Disk>(&self, engine: &Engine<D>, now: Micros) -> bool {
+        if now < self.retry_at {
+            return false;
+        }
         let last_bytes = engine.checkpoints().first().map_or(0, |info| info.body_bytes);
         let interval_bytes = self.interval_bytes.max(last_bytes.saturating_mul(2));
         let due = self.wanted || engine.log_bytes_since_checkpoint() >= interval_bytes;
@@ -89,13 +98,13 @@ impl Checkpointer {
     }
 
     /// One turn's worth.
-    pub(super) fn work<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State) {
-        self.open_file(engine, state);
+    pub(super) fn work<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State, now: Micros) {
+        self.open_file(engine, state, now);
         self.stream(engine, state);
     }
 
     /// Opens the file if the view's index is durable by now.
-    fn open_file<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State) {
+    fn open_file<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State, now: Micros) {
         let Phase::Viewing(meta) = &self.phase else { return };
         if engine.status().durable.index < meta.last.index.0 {
             return;
@@ -104,8 +113,7 @@ impl Checkpointer {
         let announced = state.view_bytes_estimate();
         if let Err(error) = engine.checkpoint_begin(at, CheckpointOrigin::Local, announced) {
             tracing::warn!(%error, "checkpoint put off");
-            state.view_end();
-            self.phase = Phase::Idle;
+            self.failed(state, now);
             return;
         }
         let mut head = Vec::new();
@@ -140,7 +148,8 @@ impl Checkpointer {
     }
 
     /// The engine gave it up.
-    pub(super) fn failed(&mut self, state: &mut State) {
+    pub(super) fn failed(&mut self, state: &mut State, now: Micros) {
+        self.retry_at = Micros(now.0 + RETRY_US);
         if matches!(self.phase, Phase::Viewing(_) | Phase::Streaming) {
             state.view_end();
         }

@@ -540,7 +540,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             }
             EngineEvent::CheckpointFailed { error, .. } => {
                 tracing::warn!(%error, "checkpoint failed");
-                self.checkpointer.failed(&mut self.state.write());
+                self.checkpointer.failed(&mut self.state.write(), self.now);
             }
             EngineEvent::CheckpointBytes { id, result } => {
                 if let Err(error) = &result {
@@ -583,14 +583,14 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
 
     fn work_on_checkpoint(&mut self) {
         if self.receiver.is_none()
-            && self.checkpointer.is_due(&self.engine)
+            && self.checkpointer.is_due(&self.engine, self.now)
             && self.applied.index.0 > 0
         {
             let meta = SnapshotMeta { last: self.applied, membership: self.membership.clone() };
             self.checkpointer.begin(&mut self.state.write(), meta);
         }
         if self.checkpointer.is_active() {
-            self.checkpointer.work(&mut self.engine, &mut self.state.write());
+            self.checkpointer.work(&mut self.engine, &mut self.state.write(), self.now);
         }
     }
 
