@@ -76,7 +76,9 @@ mod tests {
 
     fn hash_of(numbers: &[&[u64]]) -> u128 {
         let mut trace = Trace::new(false);
-        numbers.iter().for_each(|numbers| trace.note(7, numbers, String::new));
+        for numbers in numbers {
+            trace.note(7, numbers, String::new);
+        }
         trace.hash()
     }
 
