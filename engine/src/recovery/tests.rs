@@ -327,6 +327,59 @@ fn a_torn_roll_is_cut_for_each_subset_of_its_sectors() {
 }
 
 #[test]
+fn a_segment_header_alone_restates_the_hard_state_of_a_segment_left_out() {
+    let mut model = Model::new();
+    model.append(Some(1), 1, 2, 20);
+    model.settle();
+    model.reopen();
+    // A segment of votes only is left out of the chain.
+    model.append(Some(7), 3, 0, 0);
+    model.settle();
+    model.reopen();
+    let voted = model.hard_state;
+    model.append(Some(2), 3, 1, 20);
+    let frames = model.build();
+    assert!(frames[0].opens_slot);
+    // The header of the new segment survives, its first frame does not.
+    let mut slots = tear(&model.slots, &frames, |sector| u8::from(sector < 8));
+    let found = slots.recover().unwrap();
+    assert_eq!(found.chain.len(), 2, "the segment of votes is not needed");
+    assert_eq!(found.chain.back().unwrap().last_seq, frames[0].seq - 1);
+    assert_eq!((found.hard_state, found.index.last().index), (voted, 2));
+}
+
+#[test]
+fn a_frame_of_a_torn_roll_is_not_found_behind_the_same_frame_of_the_next_one() {
+    let mut model = Model::new();
+    model.append(Some(1), 1, 2, 20);
+    model.settle();
+    let before = model.slots.clone();
+    let roll = |model: &mut Model, entries: u64| {
+        model.reopen();
+        // The same bytes in both lives: a leader sends its entries again.
+        (model.opens, model.writes) = (9, 9);
+        let mut frames = Vec::new();
+        for index in 3..3 + entries {
+            model.append(None, index, 1, 20);
+            model.writes = 9;
+            frames.extend(model.build());
+        }
+        assert_eq!(frames.len() as u64, entries);
+        model.opens = 2;
+        frames
+    };
+    let first = roll(&mut model, 2);
+    // The roll is lost, the frame behind it survives.
+    model.slots = tear(&before, &first, |sector| u8::from(sector >= 16));
+    model.opens = 3;
+    let second = roll(&mut model, 1);
+    assert_eq!((first[0].slot, first[0].seq), (second[0].slot, second[0].seq));
+    let mut slots = tear(&model.slots, &second, |_| 1);
+    let found = slots.recover().unwrap();
+    assert_eq!((found.last_seq, found.index.last().index), (second[0].seq, 3));
+}
+
+#[test]
 fn frames_in_flight_end_the_log_before_the_first_that_is_not_whole() {
     let mut model = small_log();
     let acknowledged = model.log.durable_seq();

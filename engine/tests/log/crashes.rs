@@ -1,7 +1,15 @@
 //! Power cuts at chosen moments.
 
-use engine::fuzzing::{Oracle, World};
-use engine::io::simulated::{Fate, SimImage, Unsynced};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::fuzzing::{Oracle, World, small_options};
+use engine::io::simulated::{Fate, SimHandle, SimImage, Unsynced};
+use engine::io::{Class, Completion, Disk, Done, FileId, Op, Tag, Wake};
 use engine::{HardState, Position};
 
 /// A world with every slot made and three acknowledged entries, and the moment after `work` was handed to the disk.
@@ -229,6 +237,86 @@ fn what_an_open_has_found_survives_the_next_power_cut() {
         let again = world.open_and_check("after the power cut");
         assert_eq!(found.last, again.last, "seed {seed}");
     }
+}
+
+/// Notes which slots are synced and which are read.
+struct Watching {
+    disk: SimHandle,
+    slots: BTreeMap<Tag, String>,
+    files: BTreeMap<FileId, String>,
+    syncs: BTreeMap<Tag, FileId>,
+    synced: BTreeSet<FileId>,
+    reads: Rc<Cell<u32>>,
+}
+
+impl Disk for Watching {
+    fn submit(&mut self, class: Class, tag: Tag, op: Op) {
+        if let Op::Open { path, .. } = &op
+            && path.starts_with("seg/")
+        {
+            self.slots.insert(tag, path.clone());
+        }
+        if let Op::Sync { file } = &op {
+            self.syncs.insert(tag, *file);
+        }
+        if let Op::Read { file, .. } = &op
+            && self.files.contains_key(file)
+        {
+            assert!(self.synced.contains(file), "{} is read before a sync", self.files[file]);
+            self.reads.set(self.reads.get() + 1);
+        }
+        self.disk.submit(class, tag, op);
+    }
+
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        let before = out.len();
+        self.disk.poll(out);
+        for Completion { tag, result } in &out[before..] {
+            if let (Some(path), Ok(Done::Opened { file, .. })) = (self.slots.remove(tag), result) {
+                self.files.insert(*file, path);
+            }
+            self.synced.extend(self.syncs.remove(tag));
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) {
+        self.disk.wait(timeout);
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.disk.waker()
+    }
+
+    fn list(&mut self, dir: &str) -> std::io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+
+    fn backend(&self) -> &'static str {
+        self.disk.backend()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.disk.is_direct()
+    }
+}
+
+#[test]
+fn every_slot_is_synced_before_it_is_read() {
+    let mut world = World::opened(23);
+    world.append_entries(1, 8, 200_000);
+    world.settle();
+    let reads = Rc::new(Cell::new(0));
+    let disk = Watching {
+        disk: world.disk.handle(),
+        slots: BTreeMap::new(),
+        files: BTreeMap::new(),
+        syncs: BTreeMap::new(),
+        synced: BTreeSet::new(),
+        reads: Rc::clone(&reads),
+    };
+    let options = small_options();
+    engine::open(disk, Path::new("data"), options, engine::fuzzing::IDENTITY).unwrap();
+    assert!(reads.get() >= 4);
 }
 
 #[test]

@@ -77,6 +77,33 @@ fn open_in_spite_of_faults(world: &mut World) {
     panic!("one fault refuses three opens");
 }
 
+#[test]
+fn nothing_that_completes_together_with_a_fault_is_reported() {
+    let mut world = World::opened(49);
+    world.append_entries(1, 2, 100);
+    world.settle();
+    let at = world.oracle.certain().last();
+    world.checkpoint_begin(at, engine::CheckpointOrigin::Local).unwrap();
+    let (mut pushed, mut is_complete) = (0, false);
+    let path = format!("ckpt/{:016x}.ckpt", at.index);
+    while !world.disk.files().contains(&path) {
+        is_complete = is_complete
+            || world.checkpoint_push(at, engine::CheckpointOrigin::Local, &mut pushed, 100);
+        world.turn().unwrap();
+    }
+    // The checkpoint waits for its last sync; the next frame fails; both are seen in one turn.
+    world.disk.fail_next(OpKind::Write, ErrorKind::Other);
+    world.append_entries(1, 1, 100);
+    world.turn_now().unwrap();
+    assert!(world.checkpoint.is_none());
+    world.events.clear();
+    world.disk.advance(world.disk.now_us() + 100_000);
+    assert!(world.turn_now().is_err());
+    assert!(world.events.is_empty(), "{:?}", world.events);
+    let recovered = world.open_and_check("after the fault");
+    assert_eq!(recovered.checkpoint.map(|info| info.at), Some(at), "it is there all the same");
+}
+
 /// Flips a bit in the payload of the newest frame with an entry.
 fn rot_newest(world: &mut World) {
     let path = "seg/00000000.seg";
