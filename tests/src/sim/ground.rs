@@ -184,7 +184,7 @@ impl Ground {
     }
 
     /// A process has made a turn.
-    pub fn look(&mut self, look: Look, raft: &Raft, status: engine::Status) {
+    pub fn look(&mut self, look: Look, raft: &Raft) {
         let hash = digest(&look.state_hash.to_le_bytes());
         let numbers = [
             look.node.0,
@@ -196,13 +196,15 @@ impl Ground {
         ];
         self.trace.note(self.schedule.now_us(), &numbers, || {
             format!(
-                "node {} turned: term {}{}, commit {}, applied {}, durable {}, state {:016x}",
+                "node {} turned: {:?} of term {} under {:?}, last {}, durable {}, commit {}, applied {}, state {:016x}",
                 look.node,
+                raft.role(),
                 look.term,
-                if look.leads { " (leads)" } else { "" },
+                raft.leader().map(|leader| leader.0),
+                look.last_index,
+                look.durable_index,
                 look.commit_index,
                 look.applied_index,
-                status.durable.index,
                 hash,
             )
         });

@@ -585,7 +585,7 @@ impl Node {
             state_hash: state.hash(),
             revision: state.revision(),
         };
-        ground.look(look, raft, replica.engine().status());
+        ground.look(look, raft);
     }
 }
 

@@ -235,12 +235,17 @@ impl Oracle {
                 self.led.insert(to, (term, self.now_us));
             }
             Message::Vote { .. } => self.asked(to, from, term),
+            Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => {}
+            // A higher term in any other message ends the rule of the leader that was heard.
             Message::AppendReply { .. }
             | Message::HeartbeatReply { .. }
-            | Message::PreVote { .. }
-            | Message::PreVoteReply { .. }
+            | Message::PreVoteReply { granted: false, .. }
             | Message::VoteReply { .. }
-            | Message::Snapshot { .. } => {}
+            | Message::Snapshot { .. } => {
+                if self.led.get(&to).is_some_and(|(of, _)| *of < term) {
+                    self.led.remove(&to);
+                }
+            }
         }
     }
 
