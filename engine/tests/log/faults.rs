@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use engine::fuzzing::World;
-use engine::io::simulated::OpKind;
+use engine::io::simulated::{OpKind, SimFaults};
 use engine::{Damage, EngineError, Event, OpenError, Proof, ReadError};
 
 #[test]
@@ -93,6 +93,7 @@ fn nothing_that_completes_together_with_a_fault_is_reported() {
     }
     // The checkpoint waits for its last sync; the next frame fails; both are seen in one turn.
     world.disk.fail_next(OpKind::Write, ErrorKind::Other);
+    world.disk.set_faults(SimFaults { write_us: 10_000..=10_000, ..SimFaults::none() });
     world.append_entries(1, 1, 100);
     world.turn_now().unwrap();
     assert!(world.checkpoint.is_none());
@@ -207,8 +208,7 @@ fn an_unreadable_block_is_a_damaged_frame_and_not_the_end_of_the_log() {
     world.append_entries(1, 3, 100);
     world.settle();
     let sound = world.disk.snapshot();
-    let mut faults = engine::io::simulated::SimFaults::none();
-    faults.read_error_ppm = 200_000;
+    let faults = SimFaults { read_error_ppm: 200_000, ..SimFaults::none() };
     let mut refused = 0;
     for seed in 0..30 {
         world.disk.restore(&sound);
@@ -224,7 +224,7 @@ fn an_unreadable_block_is_a_damaged_frame_and_not_the_end_of_the_log() {
             ) => refused += 1,
             Err(other) => panic!("{other}"),
         }
-        world.disk.set_faults(engine::io::simulated::SimFaults::none());
+        world.disk.set_faults(SimFaults::none());
     }
     assert!(refused > 0);
 }
