@@ -66,7 +66,11 @@ impl Nemesis {
         let at = self.target(nodes);
         let id = NodeId(at as u64 + 1);
         let node = nodes.get_mut(at).expect("an index below the length");
-        if fault.needs_process() && !node.is_up() {
+        // A node needs room to be founded; after that it must do without.
+        let is_full = fault == Fault::Machine(Machine::DiskFull);
+        let is_refused =
+            (fault.needs_process() && !node.is_up()) || (is_full && node.replica().is_none());
+        if is_refused {
             return Vec::new();
         }
         ground.counters.count_fault(fault.name());
