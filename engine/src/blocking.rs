@@ -21,11 +21,13 @@ pub(crate) struct Blocking<'a> {
     next: u64,
     /// Completions of operations that were submitted by others.
     strays: Vec<Completion>,
+    /// Buffers of whole chunks to read into again: fresh memory would cost as much as the reading.
+    spare: Vec<AlignedBuf>,
 }
 
 impl<'a> Blocking<'a> {
     pub(crate) fn new(disk: &'a mut dyn Disk) -> Blocking<'a> {
-        Blocking { disk, next: 0, strays: Vec::new() }
+        Blocking { disk, next: 0, strays: Vec::new(), spare: Vec::new() }
     }
 
     pub(crate) fn into_strays(self) -> Vec<Completion> {
@@ -132,12 +134,12 @@ impl<'a> Blocking<'a> {
         let chunks: Vec<u64> = (offset..offset + bytes).step_by(CHUNK_BYTES).collect();
         for group in chunks.chunks(READS_MAX) {
             let count = |at: u64| CHUNK_BYTES.min(size_of_rest(offset + bytes, at));
-            let ops = group.iter().map(|at| read_op(file, *at, count(*at)));
-            let results = self.run_all(ops.collect());
+            let ops = group.iter().map(|at| self.read_op(file, *at, count(*at))).collect();
+            let results = self.run_all(ops);
             for (at, result) in group.iter().zip(results) {
                 let place = &mut into[size_of_rest(*at, offset)..];
                 match result {
-                    Ok(done) => fill(place, done),
+                    Ok(done) => self.fill(place, done),
                     Err(_) => self.read_blocks(file, *at, &mut place[..count(*at)], &mut refused),
                 }
             }
@@ -149,13 +151,28 @@ impl<'a> Blocking<'a> {
     fn read_blocks(&mut self, file: FileId, offset: u64, into: &mut [u8], refused: &mut Vec<u64>) {
         let offsets = (offset..).step_by(BLOCK_BYTES);
         let places: Vec<(u64, &mut [u8])> = offsets.zip(into.chunks_mut(BLOCK_BYTES)).collect();
-        let ops = places.iter().map(|(at, _)| read_op(file, *at, BLOCK_BYTES));
-        let results = self.run_all(ops.collect());
+        let ops = places.iter().map(|(at, _)| self.read_op(file, *at, BLOCK_BYTES)).collect();
+        let results = self.run_all(ops);
         for ((at, place), result) in places.into_iter().zip(results) {
             match result {
-                Ok(done) => fill(place, done),
+                Ok(done) => self.fill(place, done),
                 Err(_) => refused.push(at),
             }
+        }
+    }
+
+    fn read_op(&mut self, file: FileId, offset: u64, bytes: usize) -> Op {
+        let spare = if bytes == CHUNK_BYTES { self.spare.pop() } else { None };
+        let buf = spare.unwrap_or_else(|| AlignedBuf::zeroed(bytes));
+        Op::Read { file, offset, buf }
+    }
+
+    fn fill(&mut self, into: &mut [u8], done: Done) {
+        let Done::Read { buf, read } = done else { unreachable!("a read brings bytes") };
+        let count = read.min(into.len()).min(buf.len());
+        into[..count].copy_from_slice(&buf.as_slice()[..count]);
+        if buf.len() == CHUNK_BYTES {
+            self.spare.push(buf);
         }
     }
 }
@@ -166,17 +183,6 @@ fn size_of_rest(end: u64, at: u64) -> usize {
 
 /// What an unreadable byte becomes.
 pub(crate) const UNREADABLE: u8 = 0xEE;
-
-fn read_op(file: FileId, offset: u64, bytes: usize) -> Op {
-    Op::Read { file, offset, buf: AlignedBuf::zeroed(bytes) }
-}
-
-fn fill(into: &mut [u8], done: Done) {
-    if let Done::Read { buf, read } = done {
-        let count = read.min(into.len()).min(buf.len());
-        into[..count].copy_from_slice(&buf.as_slice()[..count]);
-    }
-}
 
 fn opened(done: &Done) -> (FileId, u64) {
     match done {
