@@ -211,7 +211,7 @@ pub(crate) fn take_front<'a>(
 ) -> u64 {
     let mut bytes = 0;
     for batch in batches {
-        if batch.first() > upto {
+        if batch.first() > upto || bytes > bytes_max {
             break;
         }
         let is_whole = from <= batch.first() && batch.last() <= upto;
@@ -222,7 +222,7 @@ pub(crate) fn take_front<'a>(
         }
         let wanted = batch.slice(batch.first().max(from), batch.last().min(upto));
         let at_least = u64::from(taken.is_empty());
-        let fitting = wanted.fitting(bytes_max.saturating_sub(bytes)).max(at_least);
+        let fitting = wanted.fitting(bytes_max - bytes).max(at_least);
         if fitting > 0 {
             let last = LogIndex(wanted.first().0 + fitting - 1);
             let part = wanted.slice(wanted.first(), last);
@@ -327,6 +327,18 @@ mod tests {
         let bytes = take_front(batches.iter(), LogIndex(5), LogIndex(6), 1, &mut taken);
         assert_eq!(bytes, 4);
         assert_eq!(taken, [batches[0].slice(LogIndex(5), LogIndex(5))]);
+    }
+
+    // After an entry that was taken although too large, an empty one still seemed to fit: nothing
+    // was left of the limit, and it needs nothing.
+    #[test]
+    fn take_front_takes_nothing_after_an_entry_that_is_too_large() {
+        let whole = batch(&["aaaa", ""]);
+        let batches = [5, 6].map(|index| whole.slice(LogIndex(index), LogIndex(index)));
+        let mut taken = Vec::new();
+        let bytes = take_front(batches.iter(), LogIndex(5), LogIndex(6), 0, &mut taken);
+        assert_eq!(bytes, 4);
+        assert_eq!(taken, batches[..1]);
     }
 
     proptest! {
