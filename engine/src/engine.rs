@@ -28,6 +28,9 @@ use crate::types::{Append, CheckpointInfo, CheckpointOrigin, Event, Meta, Positi
 /// The most that is reserved for a checkpoint on the word of whoever announces it: 4 TiB.
 const CHECKPOINT_RESERVED_BYTES_MAX: u64 = 1 << 42;
 
+/// A frame that takes this long is worth a word to the operator.
+const SLOW_WRITE_US: u64 = 100_000;
+
 /// The log and the checkpoints of one directory.
 pub struct Engine<D: Disk> {
     disk: D,
@@ -436,9 +439,7 @@ impl<D: Disk> Engine<D> {
                     let what = format!("write frame {seq} to {}", slots.unwrap_or_default());
                     return Err(Fault { what, source });
                 }
-                let more = self.log.complete(seq, now_us);
-                acknowledged.write = more.write.or(acknowledged.write);
-                acknowledged.reset |= more.reset;
+                acknowledged.extend(self.log.complete(seq, now_us));
                 Ok(())
             }
             Owner::Slot => self.slots.complete(now_us, result, &mut self.disk),
@@ -503,6 +504,9 @@ impl<D: Disk> Engine<D> {
         }
         if acknowledged.reset {
             events.push(Event::LogStart { log_start: self.log.index().start() });
+        }
+        if acknowledged.slowest_us >= SLOW_WRITE_US {
+            events.push(Event::SlowWrite { latency_us: acknowledged.slowest_us });
         }
     }
 

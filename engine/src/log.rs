@@ -75,6 +75,17 @@ pub(crate) struct Acknowledged {
     pub(crate) write: Option<u64>,
     /// The log starts after the last reset.
     pub(crate) reset: bool,
+    /// The longest that one of the frames took, from its submission to its completion.
+    pub(crate) slowest_us: u64,
+}
+
+impl Acknowledged {
+    /// This and then `more`.
+    pub(crate) fn extend(&mut self, more: Acknowledged) {
+        self.write = more.write.or(self.write);
+        self.reset |= more.reset;
+        self.slowest_us = self.slowest_us.max(more.slowest_us);
+    }
 }
 
 /// Counts since the open.
@@ -295,8 +306,10 @@ impl Log {
     /// The disk has written this frame. Frames are acknowledged in order.
     pub(crate) fn complete(&mut self, seq: u64, now_us: u64) -> Acknowledged {
         let frame = self.in_flight.iter_mut().find(|frame| frame.seq == seq);
-        frame.expect("a frame completes once").is_done = true;
-        let mut acknowledged = Acknowledged::default();
+        let frame = frame.expect("a frame completes once");
+        frame.is_done = true;
+        let slowest_us = now_us.saturating_sub(frame.submitted_us);
+        let mut acknowledged = Acknowledged { slowest_us, ..Acknowledged::default() };
         while self.in_flight.front().is_some_and(|frame| frame.is_done) {
             let frame = self.in_flight.pop_front().expect("it was just seen");
             assert!(frame.seq == self.durable_seq + 1);

@@ -133,6 +133,11 @@ pub enum Event {
     },
     /// [`crate::Engine::room`] has changed.
     RoomChanged(Room),
+    /// A frame took 100 ms or more from its submission to its completion.
+    SlowWrite {
+        /// How long it took.
+        latency_us: u64,
+    },
 }
 
 /// The identity of a data directory and what the application stores beside it.

@@ -15,7 +15,7 @@ use crate::read::Reads;
 use crate::{
     AppendOutcome, Batch, Config, Event, Kind, Load, LoadId, LogId, LogIndex, Message, NodeId,
     PeerState, PeerStatus, ProposeError, Raft, ReadError, ReadToken, Round, SendId, SnapshotMeta,
-    SnapshotOrder, StepError,
+    SnapshotOrder, StepDownCause, StepError,
 };
 
 /// See the module.
@@ -262,7 +262,8 @@ impl Raft {
 // Time.
 impl Raft {
     pub(crate) fn tick_leader(&mut self) {
-        if self.disk_is_stalled() || !self.has_quorum() {
+        if let Some(cause) = self.step_down_cause() {
+            self.queued.events.push(Event::SteppedDown { term: self.term, cause });
             self.become_follower(self.term, None);
             return;
         }
@@ -271,6 +272,13 @@ impl Raft {
         if self.ticks >= leader.beat_at {
             self.send_heartbeats();
         }
+    }
+
+    fn step_down_cause(&self) -> Option<StepDownCause> {
+        if self.disk_is_stalled() {
+            return Some(StepDownCause::DiskStalled);
+        }
+        (!self.has_quorum()).then_some(StepDownCause::QuorumSilent)
     }
 
     /// Whether a majority, this node included, was heard within an election timeout. A leader

@@ -162,6 +162,13 @@ pub enum Event {
         /// Its term.
         term: Term,
     },
+    /// This leader gave up its leadership of itself.
+    SteppedDown {
+        /// The term it led.
+        term: Term,
+        /// Why.
+        cause: StepDownCause,
+    },
     /// Proposals from `first` on that were made here will not be answered by this leadership;
     /// whether they happened is unknown.
     ProposalsLost {
@@ -173,6 +180,15 @@ pub enum Event {
         /// The first index that is gone.
         from: LogIndex,
     },
+}
+
+/// Why a leader steps down although nobody asked it to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StepDownCause {
+    /// Its oldest write has been under way for two election timeouts.
+    DiskStalled,
+    /// No majority was heard within an election timeout.
+    QuorumSilent,
 }
 
 /// A role without its data.

@@ -15,7 +15,7 @@ use common::talk::{
 use common::world::{Flying, World};
 use raft::{
     AppendOutcome, Config, Event, HardState, Kind, LogIndex, Message, NodeId, ProposeError,
-    RoleKind, Term,
+    RoleKind, StepDownCause, Term,
 };
 
 // Section 5.1: terms.
@@ -536,6 +536,8 @@ fn leader_without_a_quorum_steps_down_and_falls_silent() {
     world.tick(1);
     assert_eq!(world.raft(1).role(), RoleKind::Follower);
     world.ready(1);
+    let cause = StepDownCause::QuorumSilent;
+    assert!(world.node(1).events.contains(&Event::SteppedDown { term: Term(1), cause }));
     world.wire.clear();
     world.tick(1);
     world.ready(1);

@@ -13,7 +13,8 @@ use common::world::{Flying, World};
 use raft::{
     AppendOutcome, Config, Event, InstallId, LoadId, LogIndex, Membership, Message, Micros, More,
     NodeId, PeerState, PeerStatus, ProposeError, Raft, ReadError, ReadToken, Ready, RecoverError,
-    RoleKind, Round, SendId, SnapshotMeta, SnapshotOrder, StepError, Stored, Term, WriteSeq,
+    RoleKind, Round, SendId, SnapshotMeta, SnapshotOrder, StepDownCause, StepError, Stored, Term,
+    WriteSeq,
 };
 
 fn status(world: &mut World, leader: u64, peer: u64) -> PeerStatus {
@@ -416,6 +417,9 @@ fn d7_leader_whose_disk_hangs_steps_down_and_stays_down_until_a_write_completes(
         }
     }
     assert_eq!(world.raft(1).role(), RoleKind::Follower);
+    world.ready(1);
+    let cause = StepDownCause::DiskStalled;
+    assert!(world.node(1).events.contains(&Event::SteppedDown { term: Term(1), cause }));
     world.ticks(1, 10 * timeout);
     assert_eq!(world.raft(1).role(), RoleKind::Follower);
     world.sync(1, 1);

@@ -227,7 +227,8 @@ impl World {
             | Event::CheckpointFailed { .. }
             | Event::CheckpointBytes { .. }
             | Event::LogStart { .. }
-            | Event::RoomChanged(_) => {}
+            | Event::RoomChanged(_)
+            | Event::SlowWrite { .. } => {}
         }
     }
 

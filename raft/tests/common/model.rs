@@ -423,7 +423,7 @@ impl Model {
                 }
                 Event::Truncated { .. } => counts.truncations += 1,
                 Event::ProposalsLost { .. } => counts.lost += 1,
-                Event::LeaderReady { .. } => {}
+                Event::LeaderReady { .. } | Event::SteppedDown { .. } => {}
             }
         }
         for read in node.read.drain(..) {

@@ -411,6 +411,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 self.out.leader(self.leader_hint());
             }
             RaftEvent::LeaderReady { .. } => self.leadership_begins(),
+            RaftEvent::SteppedDown { term, cause } => {
+                tracing::warn!(%term, ?cause, "gives up its leadership");
+            }
             RaftEvent::ProposalsLost { first } => {
                 for reply_to in self.waiters.lost(*first) {
                     self.out.answer(reply_to, Answer::Error(leadership_lost()));
@@ -550,6 +553,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             }
             EngineEvent::LogStart { log_start } => self.raft.purged(log_id_of(log_start)),
             EngineEvent::RoomChanged(room) => self.handle_room(room),
+            EngineEvent::SlowWrite { latency_us } => {
+                tracing::warn!(latency_ms = latency_us / 1000, "slow disk: a durable write took long");
+            }
         }
         Ok(())
     }
