@@ -56,6 +56,12 @@ const ENTRY_BYTES_TARGET: usize = 256 << 10;
 /// What a node with room grants its leader to send ahead.
 const CREDIT_BYTES: u32 = 32 << 20;
 
+/// What a node without room grants: entries that free space must get through.
+const CREDIT_LOW_BYTES: u32 = 64 << 10;
+
+/// How long a stopping node waits for what it has proposed.
+const DRAIN_US: u64 = 500_000;
+
 /// What the loop is built with.
 #[derive(Clone, Debug)]
 pub struct ReplicaOptions {
@@ -130,7 +136,18 @@ pub struct Replica<D: Disk, O: Outbox> {
     ready: Ready,
     events: Vec<EngineEvent>,
     outcomes: Vec<Applied>,
-    stopping: bool,
+    stop: Stop,
+}
+
+/// How far a clean shutdown is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    /// Nobody asked for one.
+    No,
+    /// Nothing new is taken; what was proposed may still be decided until then.
+    Draining { until: Micros },
+    /// Everybody is answered and no peer is heard any more: what is queued becomes durable.
+    Settling,
 }
 
 impl<D: Disk, O: Outbox> Replica<D, O> {
@@ -168,7 +185,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             ready: Ready::default(),
             events: Vec::new(),
             outcomes: Vec::new(),
-            stopping: false,
+            stop: Stop::No,
             options,
         })
     }
@@ -210,7 +227,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
 
     /// Whether everything is durable and nothing is queued: a stopping replica may end.
     pub fn is_stopped(&self) -> bool {
-        self.stopping && self.engine.is_idle()
+        self.stop == Stop::Settling && self.engine.is_idle()
     }
 
     /// One turn at time `now`, with everything that has arrived. `wall_ms` is what entries carry.
@@ -231,6 +248,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         self.ask_reads();
         self.carry_out()?;
         self.work_on_checkpoint();
+        self.maybe_settle();
         self.out.flush();
         self.engine.turn(self.now.0, &mut self.events)?;
         Ok(())
@@ -247,8 +265,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             return;
         }
         self.next_tick = Micros(self.now.0 + self.options.raft.tick.0);
+        if self.stop == Stop::Settling {
+            return;
+        }
         self.raft.tick(self.now);
-        if self.raft.is_leader_ready() && !self.stopping {
+        if self.raft.is_leader_ready() && self.stop == Stop::No {
             let mut due = Vec::new();
             self.deadlines.tick(self.now, |command| due.push(command));
             for command in due {
@@ -260,6 +281,10 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     fn handle_input(&mut self, input: Input) {
         match input {
             Input::Propose(proposal) => self.handle_proposal(proposal),
+            Input::Read(reply_to) | Input::KeepAlive { reply_to, .. } if self.stop != Stop::No => {
+                let error = shutting_down(Certainty::NotDone);
+                self.out.answer(reply_to, Answer::Error(error));
+            }
             Input::Read(reply_to) => self.reads.open(reply_to),
             Input::KeepAlive { reply_to, session } => self.reads.open_keep_alive(reply_to, session),
             Input::Status(reply_to) => {
@@ -275,19 +300,36 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 self.peers.lost(peer, link);
                 self.raft.peer_lost(peer, link);
             }
+            // A leader under load would keep this node's log from ever coming to rest.
+            Input::Peer { .. } if self.stop == Stop::Settling => {}
             Input::Peer { from, link, message } => self.handle_peer(from, link, message),
             Input::Stop => self.handle_stop(),
         }
     }
 
     fn handle_stop(&mut self) {
-        self.stopping = true;
-        for reply_to in self.waiters.drain() {
-            let error = shutting_down(Certainty::Unknown);
-            self.out.answer(reply_to, Answer::Error(error));
+        if self.stop != Stop::No {
+            return;
+        }
+        self.stop = Stop::Draining { until: Micros(self.now.0 + DRAIN_US) };
+        for reply_to in self.waiters.lost_queued() {
+            self.out.answer(reply_to, Answer::Error(shutting_down(Certainty::Unknown)));
         }
         for reply_to in self.reads.drain() {
             self.out.answer(reply_to, Answer::Error(shutting_down(Certainty::NotDone)));
+        }
+    }
+
+    /// What was proposed before the stop is decided within milliseconds on a healthy cluster: its
+    /// clients are told, and only the rest ends as unknown.
+    fn maybe_settle(&mut self) {
+        let Stop::Draining { until } = self.stop else { return };
+        if self.waiters.has_pending() && self.now < until {
+            return;
+        }
+        self.stop = Stop::Settling;
+        for reply_to in self.waiters.lost(LogIndex(0)) {
+            self.out.answer(reply_to, Answer::Error(shutting_down(Certainty::Unknown)));
         }
     }
 
@@ -310,7 +352,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     }
 
     fn refusal(&self, proposal: &Proposal) -> Option<protocol::Error> {
-        if self.stopping {
+        if self.stop != Stop::No {
             return Some(shutting_down(Certainty::NotDone));
         }
         if self.raft.role() != RoleKind::Leader {
@@ -424,10 +466,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     }
 
     fn leadership_begins(&mut self) {
-        self.deadlines.clear();
-        for (session, generation, ttl_ms) in self.state.read().sessions() {
-            self.deadlines.opened(session, generation, ttl_ms);
-        }
+        self.deadlines.begin(self.state.read().sessions());
     }
 
     fn leadership_over(&mut self) {
@@ -496,13 +535,19 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             self.out.answer(waiter.reply_to, Answer::Outcome(applied.outcome));
             return;
         }
-        self.waiters.queue(session, sequence, waiter.reply_to);
+        if let Some(replaced) = self.waiters.queue(session, sequence, waiter.reply_to) {
+            self.out.answer(replaced, Answer::Error(sent_again()));
+        }
         if let Some(AcquireWait { name, wait_ms: Some(wait_ms), .. }) = waiter.wait {
             self.deadlines.wait(session, sequence, name, wait_ms);
         }
     }
 
+    /// Deadlines are the leader's; a new one takes them from the state when it is ready.
     fn note_session(&mut self, outcome: &Outcome) {
+        if !self.raft.is_leader_ready() {
+            return;
+        }
         if let Outcome::SessionOpened { session, generation, ttl_ms } = outcome {
             self.deadlines.opened(*session, *generation, *ttl_ms);
         }
@@ -528,13 +573,12 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         match event {
             EngineEvent::Durable { write } => self.raft.wrote(WriteSeq(write)),
             EngineEvent::Entries { id, result } => self.handle_entries(id, result)?,
-            EngineEvent::CheckpointDurable { origin: CheckpointOrigin::Installed, .. } => {
-                self.handle_installed();
-            }
-            EngineEvent::CheckpointDurable { log_start, .. } => {
-                self.checkpointer.done();
+            EngineEvent::CheckpointDurable { origin, info, log_start } => {
+                match origin {
+                    CheckpointOrigin::Installed => self.handle_installed(log_id_of(info.at)),
+                    CheckpointOrigin::Local => self.handle_checkpoint(),
+                }
                 self.raft.purged(log_id_of(log_start));
-                self.offer_waiting_snapshots();
             }
             // Whoever aborted it has moved on.
             EngineEvent::CheckpointFailed { error: CheckpointError::Aborted, .. } => {}
@@ -554,10 +598,22 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             EngineEvent::LogStart { log_start } => self.raft.purged(log_id_of(log_start)),
             EngineEvent::RoomChanged(room) => self.handle_room(room),
             EngineEvent::SlowWrite { latency_us } => {
-                tracing::warn!(latency_ms = latency_us / 1000, "slow disk: a durable write took long");
+                tracing::warn!(
+                    latency_ms = latency_us / 1000,
+                    "slow disk: a durable write took long"
+                );
             }
         }
         Ok(())
+    }
+
+    fn handle_checkpoint(&mut self) {
+        self.checkpointer.done();
+        if self.engine.room() == engine::Room::Low {
+            // Space is only freed below the second newest one.
+            self.checkpointer.want();
+        }
+        self.offer_waiting_snapshots();
     }
 
     fn handle_entries(
@@ -578,7 +634,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             engine::Room::Low => {
                 tracing::warn!("the disk is nearly full: data is refused until space is free");
                 self.checkpointer.want();
-                self.raft.set_credit(0);
+                self.raft.set_credit(CREDIT_LOW_BYTES);
             }
             engine::Room::Plenty => {
                 tracing::info!("the disk has room again");
@@ -590,7 +646,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     fn work_on_checkpoint(&mut self) {
         if self.receiver.is_none()
             && self.checkpointer.is_due(&self.engine, self.now)
-            && self.applied.index.0 > 0
+            && self.applied.index.0 > self.newest_checkpoint()
         {
             let meta = SnapshotMeta { last: self.applied, membership: self.membership.clone() };
             self.checkpointer.begin(&mut self.state.write(), meta);
@@ -598,6 +654,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         if self.checkpointer.is_active() {
             self.checkpointer.work(&mut self.engine, &mut self.state.write(), self.now);
         }
+    }
+
+    /// The index of the newest checkpoint; 0 without one.
+    fn newest_checkpoint(&self) -> u64 {
+        self.engine.checkpoints().first().map_or(0, |info| info.at.index)
     }
 
     // Reads.
@@ -625,7 +686,12 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         }
     }
 
+    /// The round of a keep-alive may complete in the very turn in which this leadership ends. Only
+    /// a leader knows deadlines; what it does not know then says nothing about the session.
     fn keep_alive(&mut self, session: u64) -> Answer {
+        if !self.raft.is_leader_ready() {
+            return Answer::Error(self.not_leader());
+        }
         match self.deadlines.keep_alive(session) {
             Some(ttl_ms) => Answer::Alive { ttl_ms },
             None => Answer::Error(protocol::Error::not_done(
@@ -729,8 +795,10 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     }
 
     /// The received file is durable and verified: from here on it is this node's state.
-    fn handle_installed(&mut self) {
-        let Some(receiver) = self.receiver.take() else { return };
+    fn handle_installed(&mut self, at: LogId) {
+        let Some(receiver) = self.receiver.take_if(|receiver| receiver.meta.last == at) else {
+            return;
+        };
         let (id, meta, new_state) = receiver.finish();
         let state = Arc::clone(&self.state);
         let mut state = state.write();
@@ -771,6 +839,13 @@ fn leadership_lost() -> protocol::Error {
     protocol::Error::unknown(
         ErrorCode::LeadershipLost,
         "the leader lost its leadership before the outcome was known",
+    )
+}
+
+fn sent_again() -> protocol::Error {
+    protocol::Error::unknown(
+        ErrorCode::Unavailable,
+        "this acquire was sent again: the answer goes to the later request",
     )
 }
 

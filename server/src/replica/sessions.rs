@@ -39,9 +39,17 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// This leadership is over, or a new one begins.
+    /// This leadership is over.
     pub(super) fn clear(&mut self) {
         *self = Deadlines::default();
+    }
+
+    /// The leadership has begun: the state holds these sessions, by (id, generation, time to live
+    /// in milliseconds). Acquires that wait were queued by this leadership already.
+    pub(super) fn begin(&mut self, sessions: impl Iterator<Item = (u64, u64, u64)>) {
+        for (session, generation, ttl_ms) in sessions {
+            self.opened(session, generation, ttl_ms);
+        }
     }
 
     /// The session has its full time from now on.

@@ -58,9 +58,20 @@ impl Waiters {
         }
     }
 
-    /// The acquire is in a queue; `reply_to` gets its end. A retry takes the place of the first try.
-    pub(super) fn queue(&mut self, session: u64, sequence: u64, reply_to: ReplyTo) {
-        self.queued.insert((session, sequence), reply_to);
+    /// The acquire is in a queue; `reply_to` gets its end. A retry takes the place of the first
+    /// try, which is returned.
+    pub(super) fn queue(
+        &mut self,
+        session: u64,
+        sequence: u64,
+        reply_to: ReplyTo,
+    ) -> Option<ReplyTo> {
+        self.queued.insert((session, sequence), reply_to)
+    }
+
+    /// Whether a command of a client is proposed and not decided.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// The queued acquire has ended; who waits for it?
@@ -78,13 +89,6 @@ impl Waiters {
     /// This leadership is over: everyone who is in a lock's queue must ask the next leader.
     pub(super) fn lost_queued(&mut self) -> Vec<ReplyTo> {
         std::mem::take(&mut self.queued).into_values().collect()
-    }
-
-    /// Everyone, because this node ends.
-    pub(super) fn drain(&mut self) -> Vec<ReplyTo> {
-        let mut all = self.lost(LogIndex(0));
-        all.append(&mut self.lost_queued());
-        all
     }
 }
 
@@ -127,8 +131,9 @@ mod tests {
     #[test]
     fn retried_acquire_takes_the_place_of_the_first_try() {
         let mut waiters = Waiters::default();
-        waiters.queue(7, 3, ReplyTo { client: ClientId(1), request: 1 });
-        waiters.queue(7, 3, ReplyTo { client: ClientId(2), request: 9 });
+        let first = ReplyTo { client: ClientId(1), request: 1 };
+        assert_eq!(waiters.queue(7, 3, first), None);
+        assert_eq!(waiters.queue(7, 3, ReplyTo { client: ClientId(2), request: 9 }), Some(first));
         assert_eq!(waiters.unqueue(7, 3).unwrap().client, ClientId(2));
         assert!(waiters.unqueue(7, 3).is_none());
     }

@@ -79,6 +79,12 @@ impl Item {
     }
 }
 
+/// All keys from `start` on and before `end`; none when `end` is not after `start`.
+fn bounds(start: &[u8], end: Option<&[u8]>) -> (Bound<Key>, Bound<Key>) {
+    let end = end.map(|end| Key::new(end.max(start)));
+    (Bound::Included(Key::new(start)), end.map_or(Bound::Unbounded, Bound::Excluded))
+}
+
 fn hash_key(key: &[u8]) -> ItemHash {
     ItemHash::new(Domain::Key).bytes(key)
 }
@@ -123,10 +129,7 @@ impl Keys {
         start: &[u8],
         end: Option<&[u8]>,
     ) -> impl Iterator<Item = (&'a [u8], ItemRef<'a>)> + use<'a> {
-        let end = end.map(|end| Key::new(end.max(start)));
-        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let start = Bound::Included(Key::new(start));
-        let items = self.table.range((start, end));
+        let items = self.table.range(bounds(start, end));
         items.map(|(key, item)| (key.as_slice(), item.to_ref()))
     }
 
@@ -174,16 +177,11 @@ impl Keys {
 
     /// How many keys it removed.
     pub(super) fn delete_range(&mut self, start: &[u8], end: Option<&[u8]>) -> u64 {
-        let mut deleted = 0;
-        while let Some(first) = self.first_key(start, end) {
-            self.delete_key(&first);
-            deleted += 1;
-        }
-        deleted
-    }
-
-    fn first_key(&self, start: &[u8], end: Option<&[u8]>) -> Option<Key> {
-        self.range(start, end).next().map(|(key, _)| Key::new(key))
+        let Keys { table, sum, bytes } = self;
+        table.remove_range(bounds(start, end), |key, item| {
+            *sum = sum.wrapping_sub(item.hash(hash_key(key.as_slice())));
+            *bytes -= item.encoded_bytes(key);
+        })
     }
 
     /// Adds an item that a snapshot holds.

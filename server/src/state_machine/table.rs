@@ -92,6 +92,27 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         Some(seen)
     }
 
+    /// Removes all items of the range, in one walk, after `look` has seen each. Returns how many.
+    ///
+    /// Requires: the range does not start after its end.
+    pub(super) fn remove_range(
+        &mut self,
+        range: impl RangeBounds<K>,
+        mut look: impl FnMut(&K, &V),
+    ) -> u64 {
+        let mut removed = 0;
+        for (key, value) in self.items.extract_if(range, |_, _| true) {
+            look(&key, &value);
+            removed += 1;
+            if let Some(view) = &mut self.view
+                && view.must_save(&key)
+            {
+                view.saved.insert(key, Some(value));
+            }
+        }
+        removed
+    }
+
     /// Opens a view of the items as they are now.
     ///
     /// Requires: none is open.
