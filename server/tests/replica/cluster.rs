@@ -66,7 +66,7 @@ impl Cluster {
     /// A cluster whose leader may serve; and that leader.
     pub(crate) fn led() -> (Cluster, u64) {
         let mut cluster = Cluster::new();
-        let leader = cluster.run_until(|cluster| cluster.ready_leader());
+        let leader = cluster.run_until(Cluster::ready_leader);
         (cluster, leader)
     }
 
@@ -141,10 +141,11 @@ impl Cluster {
     pub(crate) fn open_session(&mut self, leader: u64, nonce: u128) -> u64 {
         let command = Command::SessionOpen { ttl_ms: 60_000, nonce, label: Bytes::new() };
         let request = self.propose(leader, Origin::NONE, &command);
-        match self.answer(leader, request) {
-            Answer::Outcome(Outcome::SessionOpened { session, .. }) => session,
-            other => panic!("{other:?}"),
-        }
+        let answer = self.answer(leader, request);
+        let Answer::Outcome(Outcome::SessionOpened { session, .. }) = answer else {
+            panic!("{answer:?}");
+        };
+        session
     }
 
     /// Runs until the node has answered the request.

@@ -90,7 +90,7 @@ fn keep_alive_is_not_refused_as_unknown_by_a_leader_that_just_stepped_down() {
     cluster.push(leader, Input::KeepAlive { reply_to, session });
     cluster.run_until(|cluster| {
         let inbox = cluster.waiting(leader);
-        inbox.iter().any(|input| is_heartbeat_reply(input)).then_some(())
+        inbox.iter().any(is_heartbeat_reply).then_some(())
     });
     let term = raft::Term(cluster.node(leader).raft().term().0 + 1);
     let newer = Message::VoteReply { term, granted: false };
