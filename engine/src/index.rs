@@ -1,7 +1,7 @@
 //! Which frame holds which entry: the log as positions, without a byte of it.
 //!
-//! Invariants: `start <= last`; the frames' ranges are ascending, do not overlap and together cover
-//! `start.index + 1 ..= last.index`; the runs of terms likewise.
+//! Invariants: `start <= last`; the frames' ranges are ascending, as are their numbers, do not overlap and
+//! together cover `start.index + 1 ..= last.index`; the runs of terms likewise.
 //!
 //! The writer and recovery feed it the same records in the same order, so what recovery finds is what the writer knew.
 
@@ -138,6 +138,16 @@ impl LogIndex {
         after.checked_sub(1).and_then(|at| self.runs.get(at)).map(|run| run.0)
     }
 
+    /// The last live entry in a frame up to number `seq`; the start where there is none.
+    pub(crate) fn last_upto_frame(&self, seq: u64) -> Position {
+        let after = self.frames.partition_point(|frame| frame.place.seq <= seq);
+        let Some(frame) = after.checked_sub(1).and_then(|at| self.frames.get(at)) else {
+            return self.start;
+        };
+        let term = self.term_at(frame.last).expect("a frame in the index holds live entries");
+        Position { index: frame.last, term }
+    }
+
     /// (term, first index) of each run of live entries.
     pub(crate) fn runs(&self) -> Vec<(u64, u64)> {
         self.runs.iter().copied().collect()
@@ -248,6 +258,17 @@ mod tests {
         assert_eq!(ranges(&index), []);
         assert_eq!(index.runs(), []);
         assert_eq!(index.term_at(5), Some(2));
+    }
+
+    #[test]
+    fn the_last_entry_up_to_a_frame_is_one_that_nothing_has_replaced() {
+        let index = index_of(&[&[(1, 1), (2, 1)], &[(3, 1), (4, 1)], &[(4, 2)]]);
+        let lasts: Vec<_> = (0..3).map(|seq| index.last_upto_frame(seq)).collect();
+        assert_eq!(lasts, [at(2, 1), at(3, 1), at(4, 2)]);
+        let mut index = index_of(&[&[(1, 1), (2, 1)], &[(1, 2)]]);
+        assert_eq!(index.last_upto_frame(0), at(0, 0));
+        index.reset(at(9, 3));
+        assert_eq!(index.last_upto_frame(1), at(9, 3));
     }
 
     #[test]

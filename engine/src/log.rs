@@ -44,8 +44,6 @@ struct InFlight {
     is_done: bool,
     /// The last write that is complete with this frame.
     write: Option<u64>,
-    /// The last entry of the log with this frame.
-    last: Position,
     /// A reset is among its records.
     resets: bool,
 }
@@ -120,7 +118,6 @@ pub(crate) struct Log {
     prev: Predecessor,
     built_seq: u64,
     durable_seq: u64,
-    durable: Position,
     /// What the newest frame or segment header has promised.
     promised_seq: u64,
     /// The newest frame that holds more than a promise.
@@ -169,7 +166,6 @@ impl Log {
             prev,
             built_seq: last_seq,
             durable_seq: last_seq,
-            durable: index.last(),
             promised_seq,
             data_seq,
             in_flight: VecDeque::new(),
@@ -204,8 +200,10 @@ impl Log {
         self.counters
     }
 
+    /// The last entry of the log as it is built that lies in a durable frame. It is asked of the index each time:
+    /// a frame that has been durable for long says nothing about the entries that replaced its own.
     pub(crate) fn durable(&self) -> Position {
-        self.durable
+        self.index.last_upto_frame(self.durable_seq)
     }
 
     pub(crate) fn durable_seq(&self) -> u64 {
@@ -314,7 +312,6 @@ impl Log {
             let frame = self.in_flight.pop_front().expect("it was just seen");
             assert!(frame.seq == self.durable_seq + 1);
             self.durable_seq = frame.seq;
-            self.durable = frame.last;
             acknowledged.write = frame.write.or(acknowledged.write);
             acknowledged.reset |= frame.resets;
         }
@@ -642,10 +639,8 @@ impl Log {
         if header.kind == FrameKind::Data {
             self.data_seq = place.seq;
         }
-        let last = header.last;
-        let seq = place.seq;
-        let submitted_us = now_us;
-        let frame = InFlight { seq, submitted_us, is_done: false, write, last, resets };
+        let (seq, submitted_us) = (place.seq, now_us);
+        let frame = InFlight { seq, submitted_us, is_done: false, write, resets };
         self.in_flight.push_back(frame);
         self.staged.clear();
     }

@@ -181,7 +181,7 @@ pub struct Status {
     pub log_start: Position,
     /// The last entry that is queued or written.
     pub last: Position,
-    /// The last entry that is durable.
+    /// The last entry that is durable and not replaced by one that is on its way.
     pub durable: Position,
     /// The last frame that is durable.
     pub durable_seq: u64,

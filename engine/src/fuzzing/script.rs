@@ -1,5 +1,6 @@
 //! A script of work and crashes: two bytes a step. Whatever it says, an open finds what was acknowledged.
 
+use crate::error::CheckpointError;
 use crate::io::simulated::{Fate, SimFaults, Unsynced};
 use crate::types::{CheckpointOrigin, HardState, Position};
 
@@ -87,22 +88,28 @@ impl Runner {
         if self.pushing.is_some() || self.pending_reset.is_some() {
             return;
         }
-        let status = world.engine().status();
         let at = match origin {
             CheckpointOrigin::Local => {
-                // What is committed is neither replaced nor about to be.
-                let at = status.durable;
-                if world.oracle.newest().term_at(at.index) != Some(at.term) {
-                    return;
-                }
-                at
+                // What waits is on its way: the interesting entries are those of frames in flight.
+                world.turn_now().expect("the disk is sound");
+                applied(world, ahead)
             }
             CheckpointOrigin::Installed => {
-                Position { index: status.last.index + ahead % 9 + 1, term: self.term }
+                let last = world.engine().status().last.index;
+                Position { index: last + ahead % 9 + 1, term: self.term }
             }
         };
-        if world.checkpoint_begin(at, origin).is_ok() {
-            self.pushing = Some((at, origin, 0));
+        let is_acknowledged = world.oracle.certain().term_at(at.index) == Some(at.term);
+        match world.checkpoint_begin(at, origin) {
+            Ok(()) if origin == CheckpointOrigin::Local => {
+                assert!(world.surely_holds(at), "a checkpoint at {at} passes what is durable");
+                self.pushing = Some((at, origin, 0));
+            }
+            Ok(()) => self.pushing = Some((at, origin, 0)),
+            Err(CheckpointError::NotDurable { .. }) => {
+                assert!(!is_acknowledged, "{at} is acknowledged and not durable");
+            }
+            Err(_) => {}
         }
     }
 
@@ -139,6 +146,14 @@ impl Runner {
         let status = world.engine().status();
         self.term = self.term.max(status.last.term) + 1;
     }
+}
+
+/// Where a state machine may stand: at any entry of the log, durable here or not, since others may have committed it.
+fn applied(world: &World, back: u64) -> Position {
+    let newest = world.oracle.newest();
+    let index = newest.last().index.saturating_sub(back % 4).max(newest.start.index);
+    let term = newest.term_at(index).expect("the log reaches from its start to its end");
+    Position { index, term }
 }
 
 fn fate(chance: u8, draw: u64, unsynced: &Unsynced) -> Fate {

@@ -135,6 +135,13 @@ impl World {
         }
         let content = self.read_content(recovered);
         assert_eq!(content.last(), recovered.last, "{what}");
+        if let Some(CheckpointInfo { at, .. }) = recovered.checkpoint {
+            assert_eq!(
+                content.term_at(at.index),
+                Some(at.term),
+                "{what}: the log contradicts {at}"
+            );
+        }
         check_runs(&content, &recovered.terms);
         self.oracle.recovered(&content, recovered.checkpoint, what);
         self.checkpoint = recovered.checkpoint;
@@ -150,6 +157,18 @@ impl World {
             })
             .expect("a checkpoint that was recovered can be loaded");
         assert_eq!(body, body_of(info.at, body.len()), "the body of {info:?}");
+    }
+
+    /// Whether this entry survives a power cut at this moment that takes everything that is not durable.
+    pub fn surely_holds(&self, at: Position) -> bool {
+        let copy = SimDisk::new(self.seed, SimFaults::none());
+        copy.restore(&self.disk.snapshot());
+        copy.crash_drop_all();
+        let options = Options { seed: [self.seed, u64::MAX], ..self.options.clone() };
+        let opened = open(copy.handle(), Path::new("data"), options, IDENTITY);
+        let Recovered { log_start, last, terms, .. } = opened.expect("a sound disk").recovered;
+        let run = terms.iter().rev().find(|run| run.1 <= at.index);
+        at == log_start || at.index <= last.index && run.is_some_and(|run| run.0 == at.term)
     }
 
     /// Reads every entry that an open found.

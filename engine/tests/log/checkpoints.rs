@@ -202,6 +202,42 @@ fn a_checkpoint_that_is_not_durable_not_new_or_not_alone_is_refused() {
     assert!(matches!(begin(&mut world, durable), CheckpointError::InProgress));
 }
 
+/// The log was durable up to 12 in term 1. Entries 10 and 11 of term 2 replace its end; others have committed them, so
+/// they are applied, but their frame is in flight. Measured by the index of the old end, a checkpoint at 11 was taken
+/// for durable. Had the power failed with the checkpoint written and the frame not, the log would have contradicted it.
+#[test]
+fn a_checkpoint_at_an_entry_whose_frame_is_in_flight_is_refused_although_the_log_was_longer() {
+    let mut world = World::opened(38);
+    world.append_entries(1, 12, 100);
+    world.settle();
+    world.disk.stall(1_000_000);
+    world.append_after(9, 2, 2, 100);
+    world.turn_now().unwrap();
+    let at = Position { index: 11, term: 2 };
+    let error = world.checkpoint_begin(at, LOCAL).unwrap_err();
+    let durable = Position { index: 9, term: 1 };
+    assert!(matches!(error, CheckpointError::NotDurable { durable: d, .. } if d == durable));
+    assert_eq!(world.engine().status().durable, durable);
+    assert!(!world.surely_holds(at));
+    world.settle();
+    assert_eq!(world.engine().status().durable, at);
+    world.checkpoint(at, LOCAL, 100).unwrap();
+}
+
+#[test]
+fn a_frame_of_replaced_entries_that_completes_late_vouches_for_none_that_replaced_them() {
+    let mut world = World::opened(39);
+    world.append_entries(1, 2, 9_000);
+    world.turn_now().unwrap();
+    world.append_after(1, 2, 2, 9_000);
+    world.turn_now().unwrap();
+    assert_eq!(world.engine().status().in_flight, 2);
+    world.turn_until("the first frame", |world| world.engine().status().durable_seq == 1);
+    assert_eq!(world.engine().status().durable, Position { index: 1, term: 1 });
+    world.settle();
+    assert_eq!(world.engine().status().durable, Position { index: 3, term: 2 });
+}
+
 #[test]
 fn a_large_body_is_read_back_in_any_pieces() {
     let mut world = World::opened(36);
