@@ -69,7 +69,8 @@ struct Chunk {
 #[derive(Debug)]
 pub(crate) struct CheckpointWriter {
     origin: CheckpointOrigin,
-    temporary: String,
+    /// The file's name at present: a temporary one until it is renamed.
+    path: String,
     file: Option<FileId>,
     state: State,
     in_flight: usize,
@@ -100,10 +101,10 @@ impl CheckpointWriter {
         attempt: u64,
         disk: &mut dyn Disk,
     ) -> CheckpointWriter {
-        let temporary = format!("{CHECKPOINT_DIR}/{:016x}.{attempt}.tmp", header.info.at.index);
+        let path = format!("{CHECKPOINT_DIR}/{:016x}.{attempt}.tmp", header.info.at.index);
         let mut writer = CheckpointWriter {
             origin,
-            temporary,
+            path,
             file: None,
             state: State::Creating,
             in_flight: 0,
@@ -122,7 +123,7 @@ impl CheckpointWriter {
             failure: None,
             written_bytes: 0,
         };
-        let path = writer.temporary.clone();
+        let path = writer.path.clone();
         writer.submit(Op::Open { path, mode: OpenMode::CreateNew }, disk);
         writer
     }
@@ -190,10 +191,17 @@ impl CheckpointWriter {
         self.advance(disk);
     }
 
-    /// Gives it up, unless it is as good as done.
+    /// Gives it up: however far it is, it ends as aborted and its file goes.
+    ///
+    /// A file that is about to get its final name, or has it, goes when the directory is synced. A
+    /// power cut before, or one that brings the name back, leaves a checkpoint that is whole and of
+    /// committed entries. An open that finds it is as right as one that does not: nothing has been
+    /// acknowledged that needs it to be absent.
     pub(crate) fn abort(&mut self, disk: &mut dyn Disk) {
-        let is_done = matches!(self.state, State::Renaming | State::SyncingDir);
-        if !is_done && self.failure.is_none() {
+        let is_named = matches!(self.state, State::Renaming | State::SyncingDir);
+        if is_named || self.failure.is_some() {
+            self.failure = Some(CheckpointError::Aborted);
+        } else {
             self.fail(CheckpointError::Aborted, disk);
         }
     }
@@ -272,6 +280,10 @@ impl CheckpointWriter {
         file_bytes_of(self.header.info.body_bytes).expect("a body that was written has a length")
     }
 
+    fn final_path(&self) -> String {
+        checkpoint_path(self.header.info.at.index)
+    }
+
     fn open_file(&self) -> FileId {
         self.file.expect("the first step opened it")
     }
@@ -305,7 +317,7 @@ impl CheckpointWriter {
         } else if self.state == State::Failing && is_full(&error) {
             return Ok(());
         } else {
-            let path = checkpoint_path(self.header.info.at.index);
+            let path = self.final_path();
             return Err(Fault { what: format!("{} {path}", self.verb()), source: error });
         };
         self.fail(failure, disk);
@@ -335,11 +347,17 @@ impl CheckpointWriter {
         self.failure = Some(failure);
         self.state = State::Failing;
         self.waiting.clear();
-        if self.in_flight == 0 && self.file.is_some() {
-            self.state = State::Closing;
-            let op = Op::Close { file: self.open_file() };
-            self.submit(op, disk);
+        if self.in_flight == 0
+            && let Some(file) = self.file
+        {
+            self.close(file, disk);
         }
+    }
+
+    /// The first step of taking back what was made.
+    fn close(&mut self, file: FileId, disk: &mut dyn Disk) {
+        self.state = State::Closing;
+        self.submit(Op::Close { file }, disk);
     }
 
     /// Goes to the next state if nothing of this one is in flight.
@@ -347,7 +365,6 @@ impl CheckpointWriter {
         if self.in_flight > 0 && self.state != State::Filling {
             return None;
         }
-        let file = self.file;
         match self.state {
             State::Creating => {
                 self.state = State::Filling;
@@ -366,23 +383,22 @@ impl CheckpointWriter {
             }
             State::Verifying => unreachable!("a read completes in verify"),
             State::Renaming => {
+                self.path = self.final_path();
                 self.state = State::SyncingDir;
                 self.submit(Op::SyncDir { path: CHECKPOINT_DIR.to_owned() }, disk);
             }
+            State::SyncingDir if self.failure.is_some() => self.close(self.open_file(), disk),
             State::SyncingDir => {
                 let CheckpointHeader { info, salt, .. } = self.header;
                 return Some(Outcome::Durable(Kept::new(info, salt, self.open_file())));
             }
-            State::Failing => match file {
-                Some(file) => {
-                    self.state = State::Closing;
-                    self.submit(Op::Close { file }, disk);
-                }
+            State::Failing => match self.file {
+                Some(file) => self.close(file, disk),
                 None => return self.failure.take().map(Outcome::Failed),
             },
             State::Closing => {
                 self.state = State::Removing;
-                self.submit(Op::Remove { path: self.temporary.clone() }, disk);
+                self.submit(Op::Remove { path: self.path.clone() }, disk);
             }
             State::Removing => return self.failure.take().map(Outcome::Failed),
         }
@@ -412,8 +428,8 @@ impl CheckpointWriter {
             Ok(Some((offset, bytes))) => self.read_back(offset, bytes, disk),
             Ok(None) => {
                 self.state = State::Renaming;
-                let to = checkpoint_path(self.header.info.at.index);
-                self.submit(Op::Rename { from: self.temporary.clone(), to }, disk);
+                let (from, to) = (self.path.clone(), self.final_path());
+                self.submit(Op::Rename { from, to }, disk);
             }
         }
     }

@@ -358,14 +358,17 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// The body is complete; [`Event::CheckpointDurable`] follows when it is verified and in its place.
+    /// The body is complete; [`Event::CheckpointDurable`] follows when it is verified and in its
+    /// place. Each checkpoint that is begun ends with exactly one event.
     pub fn checkpoint_finish(&mut self, origin: CheckpointOrigin) {
         if let Some(writer) = &mut self.writers[slot_of(origin)] {
             writer.finish(&mut self.disk);
         }
     }
 
-    /// Gives the checkpoint in progress up; [`Event::CheckpointFailed`] follows, unless it was as good as done.
+    /// Gives the checkpoint in progress up. However far it is, [`Event::CheckpointFailed`] with
+    /// [`CheckpointError::Aborted`] ends it and nothing of it is left. Without one in progress,
+    /// because the event that ended it has come, this does nothing.
     pub fn checkpoint_abort(&mut self, origin: CheckpointOrigin) {
         if let Some(writer) = &mut self.writers[slot_of(origin)] {
             writer.abort(&mut self.disk);
@@ -479,10 +482,12 @@ impl<D: Disk> Engine<D> {
             Outcome::Failed(error) => events.push(Event::CheckpointFailed { origin, error }),
             Outcome::Durable(kept) => {
                 let info = kept.info();
-                if self.retained.newest().is_some_and(|newest| newest.at.index >= info.at.index) {
+                if let Some(CheckpointInfo { at: newest, .. }) = self.retained.newest()
+                    && newest.index >= info.at.index
+                {
                     // The other origin was faster and further.
                     self.retained.discard(&kept);
-                    let error = CheckpointError::Aborted;
+                    let error = CheckpointError::NotNewer { at: info.at, newest };
                     events.push(Event::CheckpointFailed { origin, error });
                     return;
                 }

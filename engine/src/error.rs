@@ -447,7 +447,8 @@ pub enum CheckpointError {
         /// The last durable entry.
         durable: Position,
     },
-    /// Caller's mistake: there is already one at or above this index.
+    /// There is already one at or above this index: the caller's mistake when it is begun; at its
+    /// end, the one of the other origin was faster.
     #[error("a checkpoint at {newest} exists, {at} is not newer")]
     NotNewer {
         /// What was asked for.
@@ -470,7 +471,7 @@ pub enum CheckpointError {
         /// What it failed.
         check: Check,
     },
-    /// The caller aborted it.
+    /// The caller aborted it; never anything else.
     #[error("aborted")]
     Aborted,
 }

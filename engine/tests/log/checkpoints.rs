@@ -1,8 +1,8 @@
 //! Checkpoints: written while the log goes on, verified, two kept, the bad ones moved aside.
 
 use engine::fuzzing::{World, body_of};
-use engine::io::simulated::OpKind;
-use engine::{CheckpointError, CheckpointOrigin, OpenError, Position, ReadError};
+use engine::io::simulated::{Fate, OpKind};
+use engine::{CheckpointError, CheckpointOrigin, Event, OpenError, Position, ReadError};
 use std::io::ErrorKind;
 
 const LOCAL: CheckpointOrigin = CheckpointOrigin::Local;
@@ -147,7 +147,7 @@ fn a_write_that_the_disk_lost_is_found_before_the_checkpoint_counts() {
         is_complete = is_complete || world.checkpoint_push(at, LOCAL, &mut pushed, 5_000);
         world.turn().unwrap();
         let failed = world.events.iter().find_map(|event| {
-            let engine::Event::CheckpointFailed { error, .. } = event else { return None };
+            let Event::CheckpointFailed { error, .. } = event else { return None };
             Some(error.clone())
         });
         if let Some(error) = failed {
@@ -173,21 +173,119 @@ fn without_space_a_checkpoint_fails_leaves_nothing_and_can_be_repeated() {
     world.checkpoint(at, LOCAL, 200_000).unwrap();
 }
 
+/// How many events have ended a checkpoint, and whether the last of them was a success.
+fn ends(world: &World) -> (usize, bool) {
+    let ends = world.events.iter().filter_map(|event| match event {
+        Event::CheckpointDurable { .. } => Some(true),
+        Event::CheckpointFailed { error: CheckpointError::Aborted, .. } => Some(false),
+        Event::CheckpointFailed { error, .. } => panic!("{error}"),
+        Event::Durable { .. }
+        | Event::Entries { .. }
+        | Event::CheckpointBytes { .. }
+        | Event::LogStart { .. }
+        | Event::RoomChanged(_) => None,
+    });
+    let ends: Vec<bool> = ends.collect();
+    (ends.len(), ends.last() == Some(&true))
+}
+
+/// Begins a checkpoint with a small body, while nothing else is under way.
+fn begin_small(world: &mut World, at: Position, origin: CheckpointOrigin) {
+    world.turn_until("quiet", |world| world.disk.in_flight() == 0);
+    world.events.clear();
+    world.checkpoint_begin(at, origin).unwrap();
+    world.engine().checkpoint_push(origin, &body_of(at, 100));
+}
+
+/// Aborts it, which must leave these files and no other trace.
+fn abort(world: &mut World, origin: CheckpointOrigin, files: &[String]) {
+    let newest = world.engine().checkpoints()[0];
+    world.engine().checkpoint_abort(origin);
+    world.turn_until("abort", |world| !world.engine().status().checkpoint_in_progress);
+    assert_eq!(ends(world), (1, false));
+    assert_eq!(world.disk.files(), files);
+    assert_eq!(world.engine().checkpoints()[0], newest);
+    world.events.clear();
+}
+
 #[test]
 fn an_aborted_checkpoint_leaves_nothing() {
-    let (mut world, _, _) = with_two();
-    let files = world.disk.files();
-    let at = world.oracle.certain().last();
-    for turns in 0..12 {
-        world.checkpoint_begin(at, LOCAL).unwrap();
-        world.engine().checkpoint_push(LOCAL, b"half a state");
-        for _ in 0..turns {
-            world.turn().unwrap();
+    for is_complete in [false, true] {
+        let (mut world, ..) = with_two();
+        let (at, files) = (world.oracle.certain().last(), world.disk.files());
+        for turns in 0..12 {
+            begin_small(&mut world, at, LOCAL);
+            if is_complete {
+                world.engine().checkpoint_finish(LOCAL);
+            }
+            (0..turns).for_each(|_| world.turn().unwrap());
+            if ends(&world).0 == 0 {
+                abort(&mut world, LOCAL, &files);
+            } else {
+                assert_eq!((ends(&world), is_complete), ((1, true), true));
+                break;
+            }
         }
-        world.engine().checkpoint_abort(LOCAL);
-        world.turn_until("abort", |world| !world.engine().status().checkpoint_in_progress);
-        assert_eq!(world.disk.files(), files);
     }
+}
+
+/// An abort that came after the rename was submitted went unheard: the checkpoint became durable, to
+/// the surprise of a caller that had given it up, and older ones were refused from then on.
+#[test]
+fn a_checkpoint_aborted_after_its_rename_ends_as_aborted_and_can_be_begun_again() {
+    for origin in [LOCAL, CheckpointOrigin::Installed] {
+        let (mut world, ..) = with_two();
+        let (at, files) = (world.oracle.certain().last(), world.disk.files());
+        begin_small(&mut world, at, origin);
+        world.engine().checkpoint_finish(origin);
+        world.turn_until("rename", |world| world.disk.files().contains(&path_of(at)));
+        abort(&mut world, origin, &files);
+        assert_eq!(world.checkpoint(at, origin, 100).unwrap().at, at);
+        world.turn_until("quiet", |world| world.disk.in_flight() == 0);
+        assert!(world.disk.files().contains(&path_of(at)));
+    }
+}
+
+#[test]
+fn an_abort_and_a_power_cut_leave_the_log_or_a_sound_checkpoint() {
+    for origin in [LOCAL, CheckpointOrigin::Installed] {
+        for (turns, then) in (0..12).flat_map(|turns| [(turns, 0), (turns, 1), (turns, 9)]) {
+            for fate in [Fate::Old, Fate::New] {
+                let (mut world, ..) = with_two();
+                let last = world.oracle.certain().last();
+                let ahead = Position { index: last.index + 5, term: 2 };
+                let at = if origin == LOCAL { last } else { ahead };
+                begin_small(&mut world, at, origin);
+                world.engine().checkpoint_finish(origin);
+                (0..turns).for_each(|_| world.turn().unwrap());
+                world.engine().checkpoint_abort(origin);
+                (0..then).for_each(|_| world.turn().unwrap());
+                world.disk.crash_with(|_| fate);
+                let recovered = world.open_and_check("after an abort and a cut");
+                assert!(recovered.last == last || recovered.checkpoint.unwrap().at == at);
+            }
+        }
+    }
+}
+
+/// Both are under way, and the snapshot from the peer is further and sooner there.
+#[test]
+fn a_checkpoint_that_a_newer_one_overtakes_ends_as_not_newer() {
+    let (mut world, _, newer) = with_two();
+    let at = world.oracle.certain().last();
+    begin_small(&mut world, at, LOCAL);
+    let ahead = Position { index: at.index + 5, term: 2 };
+    world.checkpoint(ahead, CheckpointOrigin::Installed, 100).unwrap();
+    world.events.clear();
+    world.engine().checkpoint_finish(LOCAL);
+    world.turn_until("end", |world| !world.engine().status().checkpoint_in_progress);
+    let [Event::CheckpointFailed { error, .. }] = &world.events[..] else {
+        panic!("{:?}", world.events)
+    };
+    assert!(matches!(error, CheckpointError::NotNewer { newest, .. } if *newest == ahead));
+    let kept: Vec<_> = world.engine().checkpoints().iter().map(|info| info.at).collect();
+    assert_eq!(kept, [ahead, newer]);
+    world.turn_until("removal", |world| !world.disk.files().contains(&path_of(at)));
 }
 
 #[test]
