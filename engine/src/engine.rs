@@ -380,12 +380,12 @@ impl<D: Disk> Engine<D> {
         self.retained.infos()
     }
 
-    /// Keeps a checkpoint until it is unpinned as often; none if it is not there.
+    /// Keeps a checkpoint, and the log after it, until it is unpinned as often; none if it is not there.
     pub fn pin_checkpoint(&mut self, index: u64) -> Option<CheckpointInfo> {
         self.retained.pin(index)
     }
 
-    /// Ends a pin.
+    /// Ends a pin. What it alone held goes with the next turns; [`Event::LogStart`] tells how far.
     pub fn unpin_checkpoint(&mut self, index: u64) {
         self.retained.unpin(index);
     }
@@ -492,15 +492,20 @@ impl<D: Disk> Engine<D> {
                     return;
                 }
                 self.retained.publish(kept);
-                if let Some(covered) = self.retained.covered() {
-                    self.log.purge_upto(covered);
-                }
                 let consumed = self.log_bytes_at_begin[slot_of(origin)];
                 self.log_bytes_at_checkpoint = LogBytes { before: 0, consumed };
+                let is_purged = self.maybe_purge();
                 let log_start = self.log.index().start();
                 events.push(Event::CheckpointDurable { origin, info, log_start });
+                events.extend(is_purged.then_some(Event::LogStart { log_start }));
             }
         }
+    }
+
+    /// Drops what every checkpoint that is kept holds; whether that was something.
+    fn maybe_purge(&mut self) -> bool {
+        let covered = self.retained.covered();
+        covered.is_some_and(|covered| self.log.maybe_purge_upto(covered))
     }
 
     fn report(&mut self, acknowledged: Acknowledged, events: &mut Vec<Event>) {
@@ -517,6 +522,10 @@ impl<D: Disk> Engine<D> {
 
     /// Sends frames and advances the jobs. Whether a frame was sent.
     fn send(&mut self, now_us: u64, events: &mut Vec<Event>) -> bool {
+        if self.maybe_purge() {
+            // The last reader of an old checkpoint has gone.
+            events.push(Event::LogStart { log_start: self.log.index().start() });
+        }
         self.log.give_up_slots(&mut self.freed);
         for slot in self.freed.drain(..) {
             self.slots.free(slot);

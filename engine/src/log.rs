@@ -292,13 +292,15 @@ impl Log {
         self.queue.push_back(Queued::Entry(entry));
     }
 
-    /// The log starts after `start` from now on, as far as it reaches: a checkpoint holds what was before.
-    pub(crate) fn purge_upto(&mut self, start: Position) {
-        let stored = self.index.start().index..=self.index.last().index;
-        if stored.contains(&start.index) {
+    /// The log starts after `start` from now on, if it reaches there durably: checkpoints hold what was before.
+    /// Returns whether that is news.
+    pub(crate) fn maybe_purge_upto(&mut self, start: Position) -> bool {
+        let is_news = start.index > self.index.start().index && start.index <= self.durable().index;
+        if is_news {
             self.index.purge_upto(start);
             self.queued_start = self.queued_start.max(start);
         }
+        is_news
     }
 
     /// The disk has written this frame. Frames are acknowledged in order.

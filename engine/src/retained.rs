@@ -1,6 +1,7 @@
 //! The checkpoints that are kept: the two newest, and those that somebody still reads.
 //!
-//! Invariant: the log starts after the older of the two newest, so that a bad newest one costs nothing.
+//! Invariant: the log reaches back to the oldest of them: a bad newest one costs nothing, and a peer that is sent one
+//! finds in the log what follows it (P40).
 
 use std::collections::VecDeque;
 use std::io;
@@ -78,9 +79,9 @@ impl Retained {
         self.infos.first().copied()
     }
 
-    /// Everything up to here is in both kept checkpoints; none while there are not two.
+    /// Everything up to here is in every checkpoint that is kept; none while there are not two.
     pub(crate) fn covered(&self) -> Option<Position> {
-        self.infos.get(KEPT_COUNT - 1).map(|info| info.at)
+        self.infos.last().filter(|_| self.infos.len() >= KEPT_COUNT).map(|info| info.at)
     }
 
     pub(crate) fn find(&self, index: u64) -> Option<&Kept> {

@@ -126,7 +126,7 @@ pub enum Event {
         /// Verified body bytes; fewer than asked for only at the end of the body.
         result: Result<Bytes, ReadError>,
     },
-    /// A reset is durable: the log starts after this position.
+    /// The log starts after this position: a reset is durable, or every checkpoint that is kept holds what was before.
     LogStart {
         /// The entry before the first one that is still kept.
         log_start: Position,

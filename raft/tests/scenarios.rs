@@ -803,7 +803,7 @@ fn sending() -> World {
 }
 
 #[test]
-fn f4_log_is_not_purged_past_a_snapshot_that_is_being_sent() {
+fn f4_purge_floor_is_no_higher_than_a_snapshot_that_is_being_sent() {
     let mut world = sending();
     assert_eq!(status(&mut world, 1, 3).state, PeerState::Snapshot);
     world.offer_snapshots(1);

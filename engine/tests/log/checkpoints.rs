@@ -372,6 +372,36 @@ fn a_pinned_checkpoint_stays_until_it_is_unpinned() {
     world.turn_until("removal", |world| !world.disk.files().contains(&path_of(older)));
 }
 
+/// A peer that is sent a checkpoint goes on from the log after it. The log was freed up to the second
+/// newest one all the same, so a slow peer came back for another checkpoint each time.
+#[test]
+fn the_log_after_a_pinned_checkpoint_stays_until_it_is_unpinned() {
+    let (mut world, older, newer) = with_two();
+    world.engine().pin_checkpoint(older.index).unwrap();
+    for _ in 0..4 {
+        world.append_entries(1, 4, 200_000);
+        world.checkpoint_here();
+    }
+    assert_eq!(world.engine().status().log_start, older);
+    let second = world.engine().checkpoints()[1].at;
+    let held = world.engine().status().slots_live;
+    assert!(second > newer && held >= 4, "{held} slots");
+    let mut next = older.index + 1;
+    while next <= second.index {
+        next = world.read(next, second.index, 1 << 20).unwrap().last().unwrap().index + 1;
+    }
+    world.events.clear();
+    // A read under way keeps it for a moment longer.
+    world.engine().read_checkpoint(5, older.index, 0, 100);
+    world.engine().unpin_checkpoint(older.index);
+    let is_start = |event: &Event| matches!(event, Event::LogStart { .. });
+    world.turn_until("purge", |world| world.events.iter().any(is_start));
+    assert_eq!(world.engine().status().log_start, second);
+    world.turn_until("slots", |world| world.engine().status().slots_live < held);
+    world.settle();
+    assert_eq!(world.open_and_check("reopen").log_start, second);
+}
+
 #[test]
 fn the_log_goes_on_while_a_checkpoint_is_written() {
     let mut world = World::opened(37);
