@@ -17,7 +17,7 @@ use crate::error::Check;
 use crate::format::{
     ALIGN_SHIFT, BLOCK_BYTES, CHECKPOINT_BLOCK_BODY_BYTES, CHECKPOINT_BLOCK_BYTES,
     CHECKPOINT_BLOCK_HEADER_BYTES, CHECKPOINT_BLOCK_MAGIC, CHECKPOINT_FOOTER_MAGIC,
-    CHECKPOINT_HEADER_BYTES, CHECKPOINT_MAGIC, CHECKSUM_CRC32_IEEE, FORMAT_VERSION,
+    CHECKPOINT_HEADER_BYTES, CHECKPOINT_MAGIC, CHECKSUM_CRC32_IEEE, FORMAT_VERSION, NUMBER_MAX,
 };
 use crate::types::{CheckpointInfo, Position};
 
@@ -85,6 +85,9 @@ impl CheckpointHeader {
         let header = CheckpointHeader::decode_fields(&mut reader).ok_or(Check::Length)?;
         if header.log_id != log_id {
             return Err(Check::LogId);
+        }
+        if header.info.at.index.max(header.info.durable_seq) > NUMBER_MAX {
+            return Err(Check::Range);
         }
         match file_bytes_of(header.info.body_bytes) {
             Some(needed) if needed <= file_bytes => Ok((header, checksum)),
@@ -277,6 +280,10 @@ mod tests {
     use super::*;
 
     fn file_of(body: &[u8]) -> Vec<u8> {
+        file_at(3, body)
+    }
+
+    fn file_at(index: u64, body: &[u8]) -> Vec<u8> {
         let mut blocks = Vec::new();
         let mut hasher = crc32fast::Hasher::new();
         for (number, part) in body.chunks(CHECKPOINT_BLOCK_BODY_BYTES).enumerate() {
@@ -290,7 +297,7 @@ mod tests {
             log_id: 9,
             node: 1,
             info: CheckpointInfo {
-                at: Position { index: 3, term: 2 },
+                at: Position { index, term: 2 },
                 installed: true,
                 body_bytes: body.len() as u64,
                 durable_seq: 6,
@@ -343,6 +350,12 @@ mod tests {
                 assert!(body_of(&flipped).is_err(), "byte {byte} bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_counted_on_from_is_refused() {
+        assert_eq!(body_of(&file_at(NUMBER_MAX + 1, b"state")), Err(Check::Range));
+        assert_eq!(body_of(&file_at(NUMBER_MAX, b"state")), Ok(b"state".to_vec()));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub enum Check {
     RecordChecksum,
     /// Indices that do not follow from the ones before.
     Indices,
+    /// A number beyond what any history could reach.
+    Range,
     /// The checksum of a body.
     BodyChecksum,
     /// The file ends too early or the device did not give the bytes.
@@ -65,6 +67,7 @@ impl fmt::Display for Check {
             Check::TableChecksum => "record table checksum",
             Check::RecordChecksum => "record checksum",
             Check::Indices => "entry indices",
+            Check::Range => "number range",
             Check::BodyChecksum => "body checksum",
             Check::Unreadable => "readability",
             Check::Footer => "footer",

@@ -14,6 +14,10 @@ pub const ALIGN_SHIFT: u8 = 12;
 /// `checksum_kind` 1: CRC-32/IEEE.
 pub const CHECKSUM_CRC32_IEEE: u8 = 1;
 
+/// Indices and the numbers of frames, segments and opens above this are no history but garbage; below it, adding cannot
+/// overflow.
+pub const NUMBER_MAX: u64 = u64::MAX / 4;
+
 /// The first bytes of `META`.
 pub const META_MAGIC: [u8; 8] = *b"HFMETA\0\x01";
 /// The fixed part of `META`; the application's bytes follow.

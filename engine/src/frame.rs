@@ -16,7 +16,7 @@ use crc32fast::Hasher;
 use crate::codec::{Reader, Writer, crc, crc_of_two};
 use crate::error::Check;
 use crate::format::{
-    BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_KIND_DATA, FRAME_KIND_NOTE, FRAME_MAGIC,
+    BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_KIND_DATA, FRAME_KIND_NOTE, FRAME_MAGIC, NUMBER_MAX,
     RECORD_ALIGN_BYTES, RECORD_ENTRY, RECORD_HEADER_BYTES, RECORD_RESET,
 };
 use crate::types::{Entry, HardState, Position};
@@ -205,11 +205,13 @@ pub(crate) struct Expected {
 impl Expected {
     pub(crate) fn check(&self, header: &FrameHeader) -> Result<(), Check> {
         let promised = self.durable_seq_min..header.seq;
+        let largest = header.seq.max(header.last.index);
         let checks = [
             (header.salt == self.salt, Check::Salt),
             (header.slot == self.slot && header.block == self.block, Check::Address),
             (header.seq == self.seq, Check::Sequence),
             (header.prev == self.prev, Check::Chain),
+            (largest <= NUMBER_MAX, Check::Range),
             (promised.contains(&header.durable_seq), Check::Promise),
             (header.frame_bytes() <= self.room_bytes, Check::Length),
         ];
@@ -344,6 +346,9 @@ fn records_of(header: &FrameHeader, frame: &[u8], verify: Verify) -> Result<Vec<
     let mut start = FRAME_HEADER_BYTES + table_bytes;
     for line in table.chunks_exact(RECORD_HEADER_BYTES) {
         let (record, checksum) = decode_line(line, start).ok_or(Check::Kind)?;
+        if record.at.index > NUMBER_MAX {
+            return Err(Check::Range);
+        }
         let payload = frame.get(start..start + record.bytes).ok_or(Check::Length)?;
         if verify == Verify::Everything {
             let (_, checked) = line.split_at_checked(8).ok_or(Check::Length)?;
@@ -449,6 +454,13 @@ mod tests {
     }
 
     #[test]
+    fn a_record_whose_index_cannot_be_counted_on_from_is_refused() {
+        let reset = |index| frame_of(&[Staged::Reset(Position { index, term: 1 })]);
+        assert_eq!(decode(&reset(NUMBER_MAX + 1)).unwrap_err(), Check::Range);
+        assert_eq!(decode(&reset(NUMBER_MAX)).unwrap().1[0].at.index, NUMBER_MAX);
+    }
+
+    #[test]
     fn a_frame_of_another_log_does_not_pass() {
         let frame = frame_of(&[staged(8, b"hello")]);
         let other = FrameHeader::decode(LogTag(8), &frame);
@@ -478,5 +490,10 @@ mod tests {
         for (expected, check) in cases {
             assert_eq!(expected.check(&header()), Err(check));
         }
+        let seq = u64::MAX;
+        let endless = FrameHeader { seq, ..header() };
+        assert_eq!(Expected { seq, ..expected }.check(&endless), Err(Check::Range));
+        let last = Position { index: u64::MAX, term: 4 };
+        assert_eq!(expected.check(&FrameHeader { last, ..header() }), Err(Check::Range));
     }
 }

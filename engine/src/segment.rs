@@ -11,8 +11,8 @@
 use crate::codec::{Reader, Writer, crc};
 use crate::error::Check;
 use crate::format::{
-    ALIGN_SHIFT, BLOCK_BYTES, CHECKSUM_CRC32_IEEE, FORMAT_VERSION, SEGMENT_HEADER_BYTES,
-    SEGMENT_KIND_LOG, SEGMENT_MAGIC,
+    ALIGN_SHIFT, BLOCK_BYTES, CHECKSUM_CRC32_IEEE, FORMAT_VERSION, NUMBER_MAX,
+    SEGMENT_HEADER_BYTES, SEGMENT_KIND_LOG, SEGMENT_MAGIC,
 };
 use crate::frame::Predecessor;
 use crate::types::{HardState, Position};
@@ -170,11 +170,14 @@ impl SegmentHeader {
             && self.before.end <= slot_bytes
             && self.before.end.is_multiple_of(block_bytes)
             && (self.before.number == 0 || self.before.end > block_bytes);
+        // What is checked below to be at most one of these needs no limit of its own.
+        let largest = self.number.max(self.epoch).max(self.first_seq).max(self.prev.last.index);
         let checks = [
             (self.log_id == log_id, Check::LogId),
             (self.slot == slot, Check::Address),
             (self.slot_bytes == slot_bytes, Check::Length),
             (self.number > 0 && self.first_seq > 0, Check::Sequence),
+            (largest <= NUMBER_MAX, Check::Range),
             (before_is_sound, Check::Chain),
             (self.log_start.index <= self.prev.last.index, Check::Indices),
         ];
@@ -228,6 +231,23 @@ mod tests {
             let head = SegmentHeader::classify(&flipped, 99, 3, SLOT_BYTES);
             assert!(matches!(head, Head::Bad(_)), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_counted_on_from_are_bad() {
+        let last = Position { index: NUMBER_MAX + 1, term: 2 };
+        for header in [
+            SegmentHeader { number: u64::MAX, ..header() },
+            SegmentHeader { epoch: u64::MAX, ..header() },
+            SegmentHeader { first_seq: u64::MAX, ..header() },
+            SegmentHeader { prev: Predecessor { last, ..header().prev }, ..header() },
+        ] {
+            let head = SegmentHeader::classify(&block_of(&header), 99, 3, SLOT_BYTES);
+            assert_eq!(head, Head::Bad(Check::Range));
+        }
+        let header = SegmentHeader { number: NUMBER_MAX, ..header() };
+        let head = SegmentHeader::classify(&block_of(&header), 99, 3, SLOT_BYTES);
+        assert_eq!(head, Head::Segment(header));
     }
 
     #[test]
