@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::buffer::AlignedBuf;
-use crate::error::OpenError;
+use crate::error::{OpenError, Unusable};
 use crate::format::BLOCK_BYTES;
 use crate::io::{Class, Completion, Disk, Done, FileId, Op, OpenMode};
 use crate::tags::Owner;
@@ -145,6 +145,20 @@ impl<'a> Blocking<'a> {
             }
         }
         refused
+    }
+
+    /// Likewise, where a block that the device refuses leaves nothing to be decided.
+    pub(crate) fn read_whole(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        bytes: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), Unusable> {
+        match self.read_range(file, offset, bytes, into).first() {
+            Some(refused) => Err(Unusable::Unreadable(*refused)),
+            None => Ok(()),
+        }
     }
 
     /// One block at a time, so that one bad sector costs no more than its block.

@@ -13,9 +13,9 @@ use std::time::Duration;
 use crate::blocking::Blocking;
 use crate::checkpoint::{CheckpointHeader, Verifier};
 use crate::checkpoint_writer::{CheckpointWriter, Outcome};
-use crate::error::{Check, CheckpointError, EngineError, Fault, OpenError};
+use crate::error::{Check, CheckpointError, EngineError, Fault, OpenError, Unusable};
 use crate::format::{CHECKPOINT_HEADER_BYTES, META_APPLICATION_BYTES_MAX, slot_path};
-use crate::io::{Class, Completion, Disk, Op, Wake, WriteBuf, WriteSync};
+use crate::io::{Class, Completion, Disk, FileId, Op, Wake, WriteBuf, WriteSync};
 use crate::log::{Acknowledged, Built, Log};
 use crate::meta;
 use crate::opening::verify;
@@ -162,18 +162,14 @@ impl<D: Disk> Engine<D> {
         sink: &mut dyn FnMut(&[u8]) -> Result<(), Check>,
     ) -> Result<(), Check> {
         let kept = self.retained.find(index).ok_or(Check::Unreadable)?;
-        let file = kept.file();
+        let (file, log_id) = (kept.file(), self.meta.log_id);
         let mut io = Blocking::new(&mut self.disk);
-        let mut bytes = Vec::new();
-        io.read_range(file, 0, CHECKPOINT_HEADER_BYTES as u64, &mut bytes);
-        let result = CheckpointHeader::decode(&bytes, self.meta.log_id, u64::MAX).and_then(
-            |(header, checksum)| {
-                let mut verifier = Verifier::new(header, checksum);
-                verify(&mut io, file, &mut verifier, header.info.body_bytes, sink)
-            },
-        );
+        let result = stream(&mut io, file, log_id, sink);
         self.completions.extend(io.into_strays());
-        result
+        result.map_err(|unusable| match unusable {
+            Unusable::Damaged(check) => check,
+            Unusable::Unreadable(_) => Check::Unreadable,
+        })
     }
 
     // The log.
@@ -571,6 +567,20 @@ impl<D: Disk> Engine<D> {
             events.push(Event::RoomChanged(room));
         }
     }
+}
+
+/// Reads a checkpoint from its header to its footer.
+fn stream(
+    io: &mut Blocking<'_>,
+    file: FileId,
+    log_id: u128,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), Check>,
+) -> Result<(), Unusable> {
+    let mut bytes = Vec::new();
+    io.read_whole(file, 0, CHECKPOINT_HEADER_BYTES as u64, &mut bytes)?;
+    let (header, checksum) = CheckpointHeader::decode(&bytes, log_id, u64::MAX)?;
+    let mut verifier = Verifier::new(header, checksum);
+    verify(io, file, &mut verifier, header.info.body_bytes, sink)
 }
 
 fn slot_of(origin: CheckpointOrigin) -> usize {

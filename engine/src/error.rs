@@ -278,15 +278,15 @@ pub enum OpenError {
         /// Entries up to here are not needed from it.
         log_start: Position,
     },
-    /// The device does not give the bytes that would tell where the log ends. It may at another attempt.
+    /// The device does not give bytes that would decide something. It may at another attempt.
     #[error(
-        "seg/{slot:08x}.seg in {dir} cannot be read at byte {offset}, so where the log ends cannot be told; try again, or rebuild this node from its peers"
+        "{path} in {dir} cannot be read at byte {offset}, so what it holds cannot be told; try again, or rebuild this node from its peers"
     )]
     Unreadable {
         /// The directory.
         dir: String,
-        /// Which slot.
-        slot: u32,
+        /// The file in it.
+        path: String,
         /// The first byte that cannot be read.
         offset: u64,
     },
@@ -477,6 +477,21 @@ pub enum CheckpointError {
     /// The caller aborted it; never anything else.
     #[error("aborted")]
     Aborted,
+}
+
+/// Why the bytes of a file are not used while a directory is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unusable {
+    /// They are there and are not what was written.
+    Damaged(Check),
+    /// The device refuses the block at this offset. At another attempt it may be what was written.
+    Unreadable(u64),
+}
+
+impl From<Check> for Unusable {
+    fn from(check: Check) -> Unusable {
+        Unusable::Damaged(check)
+    }
 }
 
 /// An operation whose failure ends the engine.

@@ -84,8 +84,12 @@ pub(crate) fn load(io: &mut Blocking<'_>, dir: &str) -> Result<Meta, OpenError> 
     let (file, bytes) = io.open(META_PATH)?;
     let padded = bytes.clamp(1, META_BYTES_MAX).next_multiple_of(BLOCK_BYTES as u64);
     let mut content = Vec::new();
-    io.read_range(file, 0, padded, &mut content);
+    let refused = io.read_range(file, 0, padded, &mut content);
     io.run("close", META_PATH, Op::Close { file })?;
+    if let Some(&offset) = refused.first() {
+        let (dir, path) = (dir.to_owned(), META_PATH.to_owned());
+        return Err(OpenError::Unreadable { dir, path, offset });
+    }
     content.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
     decode(&content).map_err(|error| match error {
         MetaError::Foreign => OpenError::MetaForeign { dir: dir.to_owned() },

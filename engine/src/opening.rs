@@ -15,7 +15,7 @@ use crate::buffer::AlignedBuf;
 use crate::checkpoint::{CheckpointHeader, Verifier, footer_offset};
 use crate::checkpoint_writer::next_piece;
 use crate::engine::Engine;
-use crate::error::{Check, OpenError};
+use crate::error::{Check, OpenError, Unusable};
 use crate::format::{
     BLOCK_BYTES, CHECKPOINT_DIR, CHECKPOINT_HEADER_BYTES, FORMAT_VERSION, META_PATH, SLOT_DIR,
     checkpoint_path, slot_path, slot_temporary_path,
@@ -248,12 +248,18 @@ impl Opening<'_> {
         index: u64,
         extent: Extent,
     ) -> Result<Result<Kept, Check>, OpenError> {
-        let (file, bytes) = self.io.open(&checkpoint_path(index))?;
-        let result = self.read_checkpoint(meta, index, file, bytes, extent);
-        if result.is_err() {
-            self.io.run("close", &checkpoint_path(index), Op::Close { file })?;
+        let path = checkpoint_path(index);
+        let (file, bytes) = self.io.open(&path)?;
+        match self.read_checkpoint(meta, index, file, bytes, extent) {
+            Ok(kept) => Ok(Ok(kept)),
+            Err(Unusable::Damaged(check)) => {
+                self.io.run("close", &path, Op::Close { file })?;
+                Ok(Err(check))
+            }
+            Err(Unusable::Unreadable(offset)) => {
+                Err(OpenError::Unreadable { dir: self.dir.clone(), path, offset })
+            }
         }
-        Ok(result)
     }
 
     fn read_checkpoint(
@@ -263,12 +269,12 @@ impl Opening<'_> {
         file: FileId,
         file_bytes: u64,
         extent: Extent,
-    ) -> Result<Kept, Check> {
+    ) -> Result<Kept, Unusable> {
         let mut bytes = Vec::new();
-        self.io.read_range(file, 0, CHECKPOINT_HEADER_BYTES as u64, &mut bytes);
+        self.io.read_whole(file, 0, CHECKPOINT_HEADER_BYTES as u64, &mut bytes)?;
         let (header, checksum) = CheckpointHeader::decode(&bytes, meta.log_id, file_bytes)?;
         if header.info.at.index != index || header.node != meta.node {
-            return Err(Check::Address);
+            return Err(Check::Address.into());
         }
         match extent {
             Extent::Whole => {
@@ -277,7 +283,7 @@ impl Opening<'_> {
             }
             Extent::Ends => {
                 let offset = footer_offset(header.info.body_bytes);
-                self.io.read_range(file, offset, BLOCK_BYTES as u64, &mut bytes);
+                self.io.read_whole(file, offset, BLOCK_BYTES as u64, &mut bytes)?;
                 header.check_footer(checksum, &bytes)?;
             }
         }
@@ -384,13 +390,13 @@ pub(crate) fn verify(
     verifier: &mut Verifier,
     body_bytes: u64,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), Check>,
-) -> Result<(), Check> {
+) -> Result<(), Unusable> {
     let mut bytes = Vec::new();
     loop {
         let (offset, length) = next_piece(verifier, body_bytes);
-        io.read_range(file, offset, length as u64, &mut bytes);
+        io.read_whole(file, offset, length as u64, &mut bytes)?;
         if verifier.is_at_footer() {
-            return verifier.footer(&bytes);
+            return Ok(verifier.footer(&bytes)?);
         }
         verifier.blocks(&bytes, sink)?;
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{Check, Damage, OpenError, Proof};
-use crate::format::SEGMENT_HEADER_BYTES;
+use crate::format::{SEGMENT_HEADER_BYTES, slot_path};
 use crate::frame::{FrameKind, LogTag, Predecessor, RecordKind};
 use crate::index::{FramePlace, LogIndex};
 use crate::scan::{Failure, Scan, ScannedFrame, highest_promise, scan};
@@ -298,7 +298,8 @@ impl<'a> Recovery<'a> {
 
     /// What cannot be read is not known to be torn.
     fn unreadable(&self, slot: u32, offset: u64) -> OpenError {
-        OpenError::Unreadable { dir: self.known.dir.to_owned(), slot, offset }
+        let (dir, path) = (self.known.dir.to_owned(), slot_path(slot));
+        OpenError::Unreadable { dir, path, offset }
     }
 
     fn damaged(&self, slot: u32, failure: Failure, proof: Proof) -> OpenError {

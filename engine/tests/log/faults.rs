@@ -216,17 +216,45 @@ fn an_unreadable_block_is_a_damaged_frame_and_not_the_end_of_the_log() {
         world.disk.set_faults(faults.clone());
         match world.try_open() {
             Ok(recovered) => assert_eq!(recovered.last.index, 3),
-            Err(
-                OpenError::Damaged { .. }
-                | OpenError::Unreadable { .. }
-                | OpenError::MetaForeign { .. }
-                | OpenError::MetaDamaged { .. },
-            ) => refused += 1,
+            Err(OpenError::Damaged { .. } | OpenError::Unreadable { .. }) => refused += 1,
             Err(other) => panic!("{other}"),
         }
         world.disk.set_faults(SimFaults::none());
     }
     assert!(refused > 0);
+}
+
+/// A read error was taken for rot: the newest checkpoint, sound, was moved aside and the node went
+/// back to the older one.
+#[test]
+fn a_checkpoint_or_meta_that_cannot_be_read_is_refused_and_nothing_is_moved_aside() {
+    let mut world = World::opened(40);
+    for _ in 0..3 {
+        world.append_entries(1, 3, 100);
+        world.checkpoint_here();
+    }
+    world.turn_until("quiet", |world| world.disk.in_flight() == 0);
+    let (sound, files) = (world.disk.snapshot(), world.disk.files());
+    let mut unreadable = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        world.disk.restore(&sound);
+        world.disk.reseed(seed);
+        world.disk.set_faults(SimFaults { read_error_ppm: 300_000, ..SimFaults::none() });
+        match world.try_open() {
+            Ok(recovered) => assert!(recovered.report.quarantined.is_empty()),
+            Err(OpenError::Unreadable { path, .. }) => {
+                unreadable.insert(path);
+            }
+            Err(OpenError::Damaged { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+        world.disk.set_faults(SimFaults::none());
+        assert_eq!(world.disk.files(), files);
+        world.open_and_check("once it can be read");
+    }
+    let expected =
+        ["META", "ckpt/0000000000000006.ckpt", "ckpt/0000000000000009.ckpt", "seg/00000000.seg"];
+    assert!(expected.iter().all(|path| unreadable.contains(*path)), "{unreadable:?}");
 }
 
 #[test]
