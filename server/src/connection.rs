@@ -3,7 +3,13 @@
 //! A task reads whatever has arrived, parses all of it, and hands the writes to the replica in one go; answers are
 //! encoded and written in one go as well, so that system calls are paid per wake-up and not per request.
 //! It stops reading while too much is in flight or the peer does not read its answers.
+//!
+//! What a connection may hold is bounded: requests in flight by the limits of the handshake, a frame
+//! that has not arrived whole by the largest body of a request, answers by `UNWRITTEN_BYTES_MAX` and
+//! one more. The requests in flight of all connections together hold at most `INGRESS_BYTES_MAX`;
+//! frames that have not arrived whole, and answers, do not count there.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +23,7 @@ use protocol::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::WriteHalf;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -31,8 +38,10 @@ use crate::state_machine::State;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for one read.
 const READ_BYTES: usize = 64 << 10;
-/// While more than this waits to be written, nothing is read.
+/// While more than this waits to be written, nothing is read and no read is answered.
 const UNWRITTEN_BYTES_MAX: usize = 4 << 20;
+/// About so many bytes of answers are encoded before applying gets a chance to change the state.
+const PORTION_BYTES: usize = 64 << 10;
 /// Requests of all clients that are in flight may hold this much.
 const INGRESS_BYTES_MAX: u64 = 512 << 20;
 
@@ -59,7 +68,15 @@ pub struct Shared {
 enum Slot {
     Free { next: usize },
     One { request_id: u64, bytes: u64 },
-    Reads { reads: Vec<(u64, Query)>, bytes: u64 },
+    Reads(Vec<Read>),
+}
+
+/// A read that waits for its answer.
+#[derive(Debug)]
+struct Read {
+    request_id: u64,
+    bytes: u64,
+    query: Query,
 }
 
 /// Requests in flight, by the number under which the replica knows them.
@@ -105,7 +122,7 @@ impl Slot {
         match self {
             Slot::Free { .. } => (0, 0),
             Slot::One { bytes, .. } => (1, *bytes),
-            Slot::Reads { reads, bytes } => (reads.len(), *bytes),
+            Slot::Reads(reads) => (reads.len(), reads.iter().map(|read| read.bytes).sum()),
         }
     }
 }
@@ -121,8 +138,9 @@ struct Connection {
     inputs: Vec<Input>,
     answers: Vec<(u64, Answer)>,
     /// Linearizable reads of this wake-up: they share one ticket.
-    reads: Vec<(u64, Query)>,
-    reads_bytes: u64,
+    reads: Vec<Read>,
+    /// Reads that may be answered, from the state as it is then, once there is room for it.
+    confirmed: VecDeque<Read>,
 }
 
 /// Serves a connection until either side ends it. An error is for the log only.
@@ -143,22 +161,11 @@ pub async fn serve(mut stream: TcpStream, id: ClientId, shared: Arc<Shared>) -> 
         return Ok(());
     }
     let queue = shared.clients.enter(id);
-    let mut connection = Connection {
-        shared: Arc::clone(&shared),
-        id,
-        queue,
-        inflight: Inflight::default(),
-        input,
-        output: BytesMut::new(),
-        commands: BytesMut::new(),
-        inputs: Vec::new(),
-        answers: Vec::new(),
-        reads: Vec::new(),
-        reads_bytes: 0,
-    };
+    let mut connection = Connection::new(Arc::clone(&shared), id, queue, input);
     let ended = connection.run(&mut stream).await;
     shared.clients.leave(id);
-    shared.ingress_bytes.fetch_sub(connection.inflight.bytes, Ordering::Relaxed);
+    connection.refund(connection.inflight.bytes);
+    connection.refund(connection.confirmed.iter().map(|read| read.bytes).sum());
     ended
 }
 
@@ -206,11 +213,34 @@ async fn read_hello(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<
 }
 
 impl Connection {
+    fn new(
+        shared: Arc<Shared>,
+        id: ClientId,
+        queue: Arc<ClientQueue>,
+        input: BytesMut,
+    ) -> Connection {
+        Connection {
+            shared,
+            id,
+            queue,
+            inflight: Inflight::default(),
+            input,
+            output: BytesMut::new(),
+            commands: BytesMut::new(),
+            inputs: Vec::new(),
+            answers: Vec::new(),
+            reads: Vec::new(),
+            confirmed: VecDeque::new(),
+        }
+    }
+
     async fn run(&mut self, stream: &mut TcpStream) -> io::Result<()> {
         let (mut read, mut write) = stream.split();
         let queue = Arc::clone(&self.queue);
         let mut closing = self.shared.clients.closing();
         loop {
+            // First: then reads that still wait for room mean a full output, and nothing is read.
+            self.answer_reads();
             // What came with the hello is parsed before anything is waited for.
             if self.may_read()
                 && let Err(error) = self.parse()
@@ -231,11 +261,19 @@ impl Connection {
                 }
                 () = closed(&mut closing) => {
                     self.take_answers();
-                    write.write_all_buf(&mut self.output).await?;
-                    return write.shutdown().await;
+                    return self.write_last_answers(&mut write).await;
                 }
             }
         }
+    }
+
+    /// Everything that can be answered, and the end.
+    async fn write_last_answers(&mut self, write: &mut WriteHalf<'_>) -> io::Result<()> {
+        while self.output.has_remaining() || !self.confirmed.is_empty() {
+            self.answer_reads();
+            write.write_all_buf(&mut self.output).await?;
+        }
+        write.shutdown().await
     }
 
     fn may_read(&self) -> bool {
@@ -311,8 +349,7 @@ impl Connection {
                 self.inputs.push(Input::Propose(proposal));
             }
             Plan::Read(query, Consistency::Linearizable) => {
-                self.reads.push((request_id, query));
-                self.reads_bytes += bytes;
+                self.reads.push(Read { request_id, bytes, query });
             }
             Plan::Read(query, Consistency::Stale) => {
                 answer_query(&self.shared.state.read(), request_id, &query, &mut self.output);
@@ -343,8 +380,7 @@ impl Connection {
             return;
         }
         let reads = std::mem::take(&mut self.reads);
-        let bytes = std::mem::take(&mut self.reads_bytes);
-        let reply_to = self.enter(Slot::Reads { reads, bytes });
+        let reply_to = self.enter(Slot::Reads(reads));
         self.inputs.push(Input::Read(reply_to));
     }
 
@@ -352,42 +388,58 @@ impl Connection {
         let mut answers = std::mem::take(&mut self.answers);
         self.queue.take(&mut answers);
         for (number, answer) in answers.drain(..) {
-            let Some(slot) = self.inflight.leave(number) else { continue };
-            self.refund(slot.cost().1);
-            self.encode_answer(slot, answer);
+            match self.inflight.leave(number) {
+                None | Some(Slot::Free { .. }) => {}
+                Some(Slot::One { request_id, bytes }) => {
+                    self.refund(bytes);
+                    self.encode_answer(request_id, answer);
+                }
+                Some(Slot::Reads(reads)) => self.take_reads(reads, &answer),
+            }
         }
         self.answers = answers;
     }
 
-    fn encode_answer(&mut self, slot: Slot, answer: Answer) {
-        let (request_id, reads) = match slot {
-            Slot::Free { .. } => return,
-            Slot::One { request_id, .. } => (request_id, Vec::new()),
-            Slot::Reads { reads, .. } => (0, reads),
-        };
-        match answer {
-            Answer::ReadNow => {
-                let state = self.shared.state.read();
-                for (request_id, query) in &reads {
-                    answer_query(&state, *request_id, query, &mut self.output);
-                }
-            }
-            Answer::Error(error) if !reads.is_empty() => {
-                for (request_id, _) in &reads {
-                    error.encode_into(*request_id, &mut self.output);
-                }
-            }
-            Answer::Error(error) => error.encode_into(request_id, &mut self.output),
-            Answer::Outcome(outcome) => {
-                reply_of(outcome).encode_into(request_id, &mut self.output);
-            }
-            Answer::Alive { ttl_ms } => {
-                Response::SessionAlive { ttl_ms }.encode_into(request_id, &mut self.output);
-            }
-            Answer::Status(status) => {
-                Response::Status(status).encode_into(request_id, &mut self.output);
-            }
+    /// The answer to a ticket is an error for every read of it, or lets them be answered.
+    fn take_reads(&mut self, reads: Vec<Read>, answer: &Answer) {
+        let Answer::Error(error) = answer else { return self.confirmed.extend(reads) };
+        for read in reads {
+            self.refund(read.bytes);
+            error.encode_into(read.request_id, &mut self.output);
         }
+    }
+
+    /// Answers the reads that may be, as far as there is room. A later state is as good for them as
+    /// the confirmed one, so it is locked for one portion at a time: applying never waits for more.
+    fn answer_reads(&mut self) {
+        while !self.confirmed.is_empty() && self.output.len() < UNWRITTEN_BYTES_MAX {
+            self.answer_portion();
+        }
+    }
+
+    fn answer_portion(&mut self) {
+        let end = UNWRITTEN_BYTES_MAX.min(self.output.len() + PORTION_BYTES);
+        let mut bytes = 0;
+        let state = self.shared.state.read();
+        while self.output.len() < end
+            && let Some(read) = self.confirmed.pop_front()
+        {
+            answer_query(&state, read.request_id, &read.query, &mut self.output);
+            bytes += read.bytes;
+        }
+        drop(state);
+        self.refund(bytes);
+    }
+
+    fn encode_answer(&mut self, request_id: u64, answer: Answer) {
+        let response = match answer {
+            Answer::ReadNow => unreachable!("only reads are answered so"),
+            Answer::Error(error) => Response::Error(error),
+            Answer::Outcome(outcome) => reply_of(outcome),
+            Answer::Alive { ttl_ms } => Response::SessionAlive { ttl_ms },
+            Answer::Status(status) => Response::Status(status),
+        };
+        response.encode_into(request_id, &mut self.output);
     }
 }
 
@@ -406,16 +458,117 @@ pub async fn refuse(mut stream: TcpStream, error: Error) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use engine::io::Wake;
 
     use super::*;
+    use crate::replica::Outbox;
+    use crate::state_machine::{CommandRef, EntryBuilder, Origin, encode_command_ref};
+
+    struct NoThread;
+
+    impl Wake for NoThread {
+        fn wake(&self) {}
+    }
+
+    /// A connection to a node whose key `k` has a value of so many bytes.
+    fn connection(value_bytes: usize) -> Connection {
+        let mut command = BytesMut::new();
+        let value = vec![b'v'; value_bytes];
+        let put = CommandRef::Put { key: b"k", value: &value };
+        encode_command_ref(Origin::NONE, &put, &mut command);
+        let mut entry = EntryBuilder::new();
+        entry.begin(0);
+        entry.push(&command);
+        let mut state = State::new();
+        state.apply(1, &entry.finish(), &mut Vec::new()).unwrap();
+        let clients = Arc::new(Clients::default());
+        let id = ClientId(1);
+        let queue = clients.enter(id);
+        let shared = Shared {
+            inbox: Arc::new(Inbox::new(Arc::new(NoThread))),
+            clients,
+            state: Arc::new(RwLock::new(state)),
+            limits: Limits::default(),
+            cluster_id: ClusterId(1),
+            node: 1,
+            ingress_bytes: AtomicU64::new(0),
+        };
+        Connection::new(Arc::new(shared), id, queue, BytesMut::new())
+    }
+
+    fn get(key: &'static [u8]) -> Request {
+        Request::Get { consistency: Consistency::Linearizable, key: Bytes::from_static(key) }
+    }
+
+    /// The replica's part: every read is confirmed.
+    fn confirm(connection: &mut Connection) {
+        let mut inputs = Vec::new();
+        connection.shared.inbox.take(&mut inputs);
+        let clients = Arc::clone(&connection.shared.clients);
+        let mut edge = crate::edge::Edge::new(clients, std::collections::BTreeMap::new());
+        for input in inputs {
+            let Input::Read(reply_to) = input else { panic!("{input:?}") };
+            edge.answer(reply_to, Answer::ReadNow);
+        }
+        connection.take_answers();
+    }
+
+    /// All answers of one ticket used to be encoded at once, under one lock of the state: a client
+    /// that pipelined 4,096 reads of large values took gigabytes of the node's memory, and the
+    /// replica's thread stood behind that lock meanwhile, without a heartbeat.
+    #[test]
+    fn pipelined_reads_of_large_values_are_answered_as_fast_as_they_are_written() {
+        const READS: u64 = 64;
+        let value_bytes = 1 << 20;
+        let mut connection = connection(value_bytes);
+        for request_id in 1..=READS {
+            get(b"k").encode_into(request_id, &mut connection.input);
+        }
+        connection.parse().unwrap();
+        let charged = connection.shared.ingress_bytes.load(Ordering::Relaxed);
+        confirm(&mut connection);
+        let mut answered = Vec::new();
+        while !connection.confirmed.is_empty() {
+            connection.answer_reads();
+            assert!(connection.output.len() < UNWRITTEN_BYTES_MAX + value_bytes + 1024);
+            assert!(connection.confirmed.is_empty() || !connection.may_read());
+            while let Some(frame) = frame::decode(&mut connection.output, u32::MAX).unwrap() {
+                assert!(frame.body.len() > value_bytes);
+                answered.push(frame.header.request_id);
+            }
+        }
+        assert_eq!(answered, (1..=READS).collect::<Vec<_>>());
+        let left = connection.shared.ingress_bytes.load(Ordering::Relaxed);
+        assert!(charged > 0 && left == 0, "charged {charged}, left {left}");
+    }
+
+    #[test]
+    fn state_is_locked_for_a_portion_of_the_reads_at_a_time() {
+        const READS: u64 = 4000;
+        let value_bytes = 100;
+        let mut connection = connection(value_bytes);
+        for request_id in 1..=READS {
+            get(b"k").encode_into(request_id, &mut connection.input);
+        }
+        connection.parse().unwrap();
+        confirm(&mut connection);
+        let mut portions = 0;
+        while !connection.confirmed.is_empty() {
+            let before = connection.output.len();
+            connection.answer_portion();
+            portions += 1;
+            assert!(connection.output.len() - before < PORTION_BYTES + value_bytes + 1024);
+        }
+        assert!(portions > 5, "{portions}");
+    }
 
     #[test]
     fn slots_are_reused_and_their_cost_is_returned() {
         let mut inflight = Inflight::default();
         let first = inflight.enter(Slot::One { request_id: 7, bytes: 10 });
-        let key = Bytes::from_static(b"k");
-        let reads = vec![(8, Query::Get { key: key.clone() }), (9, Query::Get { key })];
-        let second = inflight.enter(Slot::Reads { reads, bytes: 5 });
+        let query = Query::Get { key: Bytes::from_static(b"k") };
+        let read = |request_id, bytes| Read { request_id, bytes, query: query.clone() };
+        let second = inflight.enter(Slot::Reads(vec![read(8, 2), read(9, 3)]));
         assert_eq!((inflight.requests, inflight.bytes), (3, 15));
         assert!(inflight.leave(first).is_some());
         assert!(inflight.leave(first).is_none());
