@@ -135,26 +135,30 @@ pub fn run(config: &NodeConfig, stop: Stop) -> Result<(), NodeError> {
         replica.run()
     })?;
 
-    let mut ended = Box::pin(ended);
-    let mut peers = None;
-    runtime.block_on(async {
+    let peers = runtime.block_on(async {
         let mut stopping = Box::pin(stop.asked());
-        tokio::select! {
-            started = opened => {
-                if let Ok(Started { inbox, links }) = started {
-                    peers = Some(Peers::spawn(config, links, listeners.peers)?);
-                    tokio::select! {
-                        asked = &mut stopping => asked?,
-                        _ = &mut ended => {}
-                    }
-                    inbox.push(Input::Stop);
-                    // Still founding: nobody empties the inbox yet.
-                    events.send(PeerEvent::Stop).ok();
-                }
+        let mut opened = Box::pin(opened);
+        let (opened, is_asked) = tokio::select! {
+            opened = &mut opened => (opened, false),
+            asked = &mut stopping => {
+                asked?;
+                // The opening of a log is not broken off: it can be told to stop once it is open.
+                (opened.await, true)
             }
-            asked = &mut stopping => asked?,
+        };
+        let Ok(Started { inbox, links }) = opened else { return Ok(None) };
+        let mut peers = None;
+        if !is_asked {
+            peers = Some(Peers::spawn(config, links, listeners.peers)?);
+            tokio::select! {
+                asked = &mut stopping => asked?,
+                _ = ended => {}
+            }
         }
-        Ok::<_, NodeError>(())
+        inbox.push(Input::Stop);
+        // Still founding: nobody empties the inbox yet.
+        events.send(PeerEvent::Stop).ok();
+        Ok::<_, NodeError>(peers)
     })?;
     let result = join(replica);
     acceptor.abort();
@@ -448,4 +452,35 @@ fn replica_options(
 
 fn create_private_dir(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A config of a cluster of one on ports that the system chooses.
+    fn config(data: &Path) -> NodeConfig {
+        let flags = [
+            ("data", data.display().to_string()),
+            ("slot-bytes", "8MiB".to_owned()),
+            ("io", "syscall".to_owned()),
+        ];
+        let config = NodeConfig::load(None, |_| None, &flags).unwrap();
+        let any = "127.0.0.1:0".to_owned();
+        NodeConfig { listen: any.clone(), peer_listen: any, ..config }
+    }
+
+    /// The request came while nobody could take it yet: it was lost, the replica started, and the
+    /// main thread waited for its end for ever.
+    #[test]
+    fn node_that_is_asked_to_stop_while_its_log_opens_stops() {
+        let data = tempfile::tempdir().unwrap();
+        let config = config(data.path());
+        let (handle, stop) = Stop::manual();
+        handle.stop();
+        let (done, ended) = std::sync::mpsc::channel();
+        let node = spawn("node", move || done.send(run(&config, stop))).unwrap();
+        ended.recv_timeout(Duration::from_secs(60)).expect("the node stops").unwrap();
+        join(node).unwrap();
+    }
 }
