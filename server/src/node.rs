@@ -108,8 +108,7 @@ pub enum NodeError {
 pub fn run(config: &NodeConfig, stop: Stop) -> Result<(), NodeError> {
     let listeners = Listeners::bind(config)?;
     let runtime = clients_runtime(config)?;
-    let phase = Phase::Waiting { reason: "this node is starting".to_owned() };
-    let phase = Arc::new(RwLock::new(phase));
+    let phase = Arc::new(RwLock::new(Phase::Opening));
     let clients = Arc::new(Clients::default());
     let accepts = {
         let _guard = runtime.enter();
@@ -301,8 +300,7 @@ impl Starter {
         );
         // If the main thread is gone, the process is ending.
         self.started.send(Started { inbox: Arc::clone(&inbox), links }).ok();
-        let reason = founding_reason(&founder.lock());
-        *self.phase.write() = Phase::Waiting { reason };
+        *self.phase.write() = Phase::Founding(Arc::clone(&founder));
         let Some(founding) = found(&mut engine, &founder, &mut self.heard)? else { return Ok(()) };
 
         let outbox = Edge::new(Arc::clone(&self.clients), queues);
@@ -347,10 +345,6 @@ impl Starter {
     }
 }
 
-fn founding_reason(founder: &Founder) -> String {
-    let missing: Vec<String> = founder.missing().iter().map(ToString::to_string).collect();
-    format!("the cluster is not formed yet: waiting for nodes {}", missing.join(", "))
-}
 
 /// The durable founding membership, waiting for the peers if need be; `None` when asked to stop.
 fn found(
