@@ -1,6 +1,7 @@
 //! A whole node: listeners, founding, the replica's thread, and how it all ends.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::os::unix::fs::DirBuilderExt;
@@ -83,6 +84,16 @@ pub enum NodeError {
         /// The label of this node.
         id: u64,
     },
+    /// The configuration names other members than the cluster has.
+    #[error(
+        "--peers names {configured}, but this node's cluster was founded by {founded}; give every member and nobody else"
+    )]
+    OtherPeers {
+        /// The ids of the configuration.
+        configured: Ids,
+        /// The ids of the founding membership.
+        founded: Ids,
+    },
     /// The cluster does not let this node in.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -102,6 +113,17 @@ pub enum NodeError {
     /// The operating system refused a thread, a runtime or randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+/// Labels of nodes, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ids(pub Vec<u64>);
+
+impl fmt::Display for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&ids.join(", "))
+    }
 }
 
 /// Runs a node until it is asked to stop or cannot go on.
@@ -302,6 +324,8 @@ impl Starter {
         self.started.send(Started { inbox: Arc::clone(&inbox), links }).ok();
         *self.phase.write() = Phase::Founding(Arc::clone(&founder));
         let Some(founding) = found(&mut engine, &founder, &mut self.heard)? else { return Ok(()) };
+        // A membership that was adopted from a peer may differ, too.
+        check_peers(&self.config, &founding)?;
 
         let outbox = Edge::new(Arc::clone(&self.clients), queues);
         let options = replica_options(&self.config, &founding, self.entry_bytes_max)?;
@@ -335,6 +359,7 @@ impl Starter {
         if founding.as_ref().is_some_and(|founding| !ours(founding)) {
             return Err(NodeError::ForeignDirectory { path: path(), id: me.id.0 });
         }
+        founding.iter().try_for_each(|founding| check_peers(&self.config, founding))?;
         let listed = self.config.peers.keys().map(|id| NodeId(*id));
         Ok(Founder::new(me, listed, founding))
     }
@@ -345,6 +370,18 @@ impl Starter {
     }
 }
 
+/// A member without an address would never be linked, and nothing would be sent to it.
+fn check_peers(config: &NodeConfig, founding: &Founding) -> Result<(), NodeError> {
+    let mut configured: Vec<u64> = config.peers.keys().copied().collect();
+    if configured.is_empty() {
+        configured.push(config.id);
+    }
+    let founded: Vec<u64> = founding.members().iter().map(|member| member.id.0).collect();
+    if configured == founded {
+        return Ok(());
+    }
+    Err(NodeError::OtherPeers { configured: Ids(configured), founded: Ids(founded) })
+}
 
 /// The durable founding membership, waiting for the peers if need be; `None` when asked to stop.
 fn found(
@@ -476,5 +513,20 @@ mod tests {
         let node = spawn("node", move || done.send(run(&config, stop))).unwrap();
         ended.recv_timeout(Duration::from_secs(60)).expect("the node stops").unwrap();
         join(node).unwrap();
+    }
+    /// Without an address for a member a founded node started as usual and never sent it a word.
+    #[test]
+    fn founded_node_whose_peers_are_not_the_members_does_not_start() {
+        let data = tempfile::tempdir().unwrap();
+        let config = config(data.path());
+        let stopped = || Stop::manual().1;
+        run(&config, stopped()).unwrap();
+        let peers = [(1, "127.0.0.1:1".to_owned()), (2, "127.0.0.1:2".to_owned())];
+        let other = NodeConfig { peers: peers.clone().into(), ..config.clone() };
+        let refused = run(&other, stopped()).unwrap_err().to_string();
+        assert!(refused.contains("--peers names 1, 2") && refused.contains("founded by 1;"));
+        let [own, _] = peers;
+        run(&NodeConfig { peers: [own].into(), ..config.clone() }, stopped()).unwrap();
+        run(&config, stopped()).unwrap();
     }
 }

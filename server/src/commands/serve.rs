@@ -86,13 +86,19 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "about most errors there is nothing to do that the message does not say"
+)]
 fn failure(error: &NodeError) -> Failure {
-    let failure = Failure::failed(error.to_string());
-    if let NodeError::Listen { flag, .. } = error {
-        return failure
-            .hint(format!("stop what listens there, or choose another port with {flag}"));
+    match error {
+        NodeError::Listen { flag, .. } => Failure::failed(error.to_string())
+            .hint(format!("stop what listens there, or choose another port with {flag}")),
+        NodeError::OtherPeers { .. } => {
+            Failure::usage(error.to_string()).hint("the members of a cluster cannot be changed yet")
+        }
+        _ => Failure::failed(error.to_string()),
     }
-    failure
 }
 
 fn load(args: &Args) -> Result<NodeConfig, Failure> {

@@ -85,3 +85,29 @@ fn cluster_of_one_serves_alone() {
         judge(&load.finish().await);
     });
 }
+
+#[test]
+fn founded_node_whose_peers_are_not_the_members_does_not_start() {
+    run(async {
+        let mut cluster = three_nodes();
+        cluster.leader().await;
+        assert!(cluster.stop(1).success());
+        let peer = |id| format!("{id}={}", cluster.peer_endpoint(id));
+        for (peers, names) in [
+            (vec![peer(1)], "--peers names 1,"),
+            (vec![peer(1), peer(2)], "--peers names 1, 2,"),
+            (
+                vec![peer(1), peer(2), peer(3), "4=127.0.0.1:1".to_owned()],
+                "--peers names 1, 2, 3, 4,",
+            ),
+        ] {
+            let mut command = cluster.command_with(1, &[("--peers", &peers.join(","))]);
+            let output = command.output().expect("the program runs");
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.contains(names) && text.contains("founded by 1, 2, 3;"), "{text}");
+        }
+        cluster.start_node(1);
+        cluster.converged().await;
+    });
+}
