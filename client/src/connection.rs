@@ -29,12 +29,14 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use protocol::{
     Certainty, Consistency, Frame, HANDSHAKE_BODY_BYTES_MAX, Hello, Origin, Request, Response,
     Welcome, frame,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -66,7 +68,7 @@ impl Connection {
     /// Connects to one node and shakes hands.
     pub async fn connect(addr: &str, hello: &Hello) -> Result<Connection, Error> {
         let stream = TcpStream::connect(addr).await.map_err(|error| unreachable(addr, &error))?;
-        stream.set_nodelay(true).map_err(|error| unreachable(addr, &error))?;
+        prepare(&stream).map_err(|error| unreachable(addr, &error))?;
         let mut wire = Wire { stream, out: BytesMut::new(), input: BytesMut::new() };
         hello.encode_into(1, &mut wire.out);
         let reply = wire.first_frame().await.map_err(|error| unreachable(addr, &error))?;
@@ -204,6 +206,17 @@ impl Wire {
             .await?;
         }
     }
+}
+
+/// Small frames leave at once, and a node that went away without a word is noticed, after a minute
+/// and a half, also by a connection on which nothing is asked.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keep_alive = TcpKeepalive::new()
+        .with_time(Duration::from_mins(1))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    SockRef::from(stream).set_tcp_keepalive(&keep_alive)
 }
 
 /// Writes `out` until it is empty or the socket is full.

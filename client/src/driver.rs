@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::connection::{poll_read_some, poll_write_all};
+use crate::connection::{poll_read_some, poll_write_all, prepare};
 use crate::core::{Call, ConnId, Core, Micros, Output, SessionKey, Target, Ticket};
 
 /// How many inputs are taken before what they lead to is sent: one write carries them all.
@@ -328,7 +328,7 @@ async fn connect(
     queue: &mpsc::UnboundedReceiver<Bytes>,
 ) -> io::Result<Option<TcpStream>> {
     let stream = TcpStream::connect(addr).await?;
-    stream.set_nodelay(true)?;
+    prepare(&stream)?;
     Ok((!queue.is_closed()).then_some(stream))
 }
 

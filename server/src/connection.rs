@@ -32,6 +32,7 @@ use crate::identity::ClusterId;
 use crate::inbox::Inbox;
 use crate::replica::{Answer, ClientId, Input, Proposal, ReplyTo};
 use crate::requests::{Plan, Query, answer_query, plan, reply_of};
+use crate::socket;
 use crate::state_machine::State;
 
 /// A client that has not said hello by then is let go.
@@ -145,7 +146,7 @@ struct Connection {
 
 /// Serves a connection until either side ends it. An error is for the log only.
 pub async fn serve(mut stream: TcpStream, id: ClientId, shared: Arc<Shared>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    socket::prepare(&stream)?;
     let mut input = BytesMut::with_capacity(READ_BYTES);
     let welcome = |hello: &Hello| {
         let version = hello.accept(shared.cluster_id.0)?;

@@ -23,3 +23,4 @@ pub mod replica;
 pub mod requests;
 pub mod shutdown;
 pub mod state_machine;
+mod socket;

@@ -29,6 +29,7 @@ use crate::peer_message::{
     BODY_BYTES_MAX, HELLO_BYTES_MAX, Hello, Parts, PeerFrameError, PeerMessage, decode, encode,
 };
 use crate::replica::Input;
+use crate::socket;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -146,7 +147,7 @@ impl Links {
     async fn dial_once(&self, peer: NodeId, address: &str) -> Result<(), LinkError> {
         let connect = timeout(HANDSHAKE_TIMEOUT, TcpStream::connect(address)).await;
         let mut stream = connect.map_err(|_| LinkError::Silent)??;
-        stream.set_nodelay(true)?;
+        socket::prepare(&stream)?;
         let mut input = BytesMut::new();
         self.say_hello(&mut stream, peer).await?;
         let hello = read_hello(&mut stream, &mut input).await?;
@@ -163,7 +164,7 @@ impl Links {
     }
 
     async fn accept_one(&self, mut stream: TcpStream) -> Result<(), LinkError> {
-        stream.set_nodelay(true)?;
+        socket::prepare(&stream)?;
         let mut input = BytesMut::new();
         let hello = read_hello(&mut stream, &mut input).await?;
         let heard = self.founder.lock().hear(&hello);
