@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use protocol::{Error, ErrorCode};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connection::{self, Shared};
 use crate::founding::Founder;
@@ -15,6 +15,9 @@ use crate::replica::ClientId;
 
 /// After a failed accept: out of file descriptors passes only when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// So many clients are told at once that there are too many; more are hung up on.
+const REFUSALS_MAX: usize = 64;
 
 /// What a node tells clients.
 pub enum Phase {
@@ -51,6 +54,7 @@ fn founding_reason(founder: &Founder) -> String {
 /// Accepts for ever.
 pub async fn accept(listener: TcpListener, phase: Arc<RwLock<Phase>>, connections_max: usize) {
     let permits = Arc::new(Semaphore::new(connections_max));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let next = AtomicU64::new(1);
     loop {
         let stream = match listener.accept().await {
@@ -63,7 +67,10 @@ pub async fn accept(listener: TcpListener, phase: Arc<RwLock<Phase>>, connection
         };
         let id = ClientId(next.fetch_add(1, Ordering::Relaxed));
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            tokio::spawn(refuse_full(stream, connections_max));
+            // A refusal holds a descriptor, too, until the client has said hello.
+            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                tokio::spawn(refuse_full(stream, connections_max, permit));
+            }
             continue;
         };
         let phase = Arc::clone(&phase);
@@ -88,7 +95,7 @@ async fn serve(stream: TcpStream, id: ClientId, phase: &RwLock<Phase>) {
     }
 }
 
-async fn refuse_full(stream: TcpStream, connections_max: usize) {
+async fn refuse_full(stream: TcpStream, connections_max: usize, _permit: OwnedSemaphorePermit) {
     let message = format!("this node has {connections_max} connections, its limit; retry later");
     let error = Error::not_done(ErrorCode::TooManyRequests, message);
     if let Err(error) = connection::refuse(stream, error).await {

@@ -26,6 +26,7 @@ use crate::bytes_reader::{Malformed, Reader, length_u32};
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::connection::Shared;
+use crate::descriptors;
 use crate::edge::{Clients, Edge, PeerQueue};
 use crate::founding::{Founder, Refusal};
 use crate::identity::{Founding, Member};
@@ -129,13 +130,14 @@ impl fmt::Display for Ids {
 /// Runs a node until it is asked to stop or cannot go on.
 pub fn run(config: &NodeConfig, stop: Stop) -> Result<(), NodeError> {
     let listeners = Listeners::bind(config)?;
+    let connections_max = descriptors::connections_max(config.connections_max);
     let runtime = clients_runtime(config)?;
     let phase = Arc::new(RwLock::new(Phase::Opening));
     let clients = Arc::new(Clients::default());
     let accepts = {
         let _guard = runtime.enter();
         let listener = TcpListener::from_std(listeners.clients)?;
-        listener::accept(listener, Arc::clone(&phase), config.connections_max)
+        listener::accept(listener, Arc::clone(&phase), connections_max)
     };
     let acceptor = runtime.spawn(accepts);
 
@@ -511,7 +513,7 @@ mod tests {
         handle.stop();
         let (done, ended) = std::sync::mpsc::channel();
         let node = spawn("node", move || done.send(run(&config, stop))).unwrap();
-        ended.recv_timeout(Duration::from_secs(60)).expect("the node stops").unwrap();
+        ended.recv_timeout(Duration::from_mins(1)).expect("the node stops").unwrap();
         join(node).unwrap();
     }
     /// Without an address for a member a founded node started as usual and never sent it a word.

@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 use crate::edge::{PeerQueue, Replaced};
@@ -35,6 +35,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Peers, and strangers whose hello has not come yet; more are hung up on.
+const ACCEPTED_MAX: usize = 64;
 const READ_BYTES: usize = 256 << 10;
 /// One vectored write takes at most this many parts, and bytes beyond this wait for the next.
 const WRITE_PARTS_MAX: usize = 64;
@@ -116,10 +118,13 @@ impl Links {
                 tokio::spawn(Arc::clone(&self).dial(peer, address));
             }
         }
+        let permits = Arc::new(Semaphore::new(ACCEPTED_MAX));
         loop {
             match listener.accept().await {
                 Ok((stream, from)) => {
-                    tokio::spawn(Arc::clone(&self).accept(stream, from));
+                    if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                        tokio::spawn(Arc::clone(&self).accept(stream, from, permit));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a peer could not be accepted");
@@ -156,7 +161,12 @@ impl Links {
         self.link(stream, input, hello).await
     }
 
-    async fn accept(self: Arc<Links>, stream: TcpStream, from: SocketAddr) {
+    async fn accept(
+        self: Arc<Links>,
+        stream: TcpStream,
+        from: SocketAddr,
+        _permit: OwnedSemaphorePermit,
+    ) {
         if let Err(error) = self.accept_one(stream).await {
             tracing::debug!(%from, %error, "link");
             self.report(&error);

@@ -193,7 +193,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         flag: "connections-max",
         value_name: "N",
-        help: "How many clients may be connected at once [default: 10000]",
+        help: "How many clients may be connected at once; less if the limit of open files is too low [default: 10000]",
         set: |draft, text| {
             number(text, 1..=1_000_000).map(|count| draft.config.connections_max = count)
         },
