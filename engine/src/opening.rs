@@ -4,8 +4,8 @@
 //! Order: `META`; every slot synced and every directory synced before anything is read (P5); checkpoints read; the log
 //! recovered. Only then is anything changed: damaged checkpoints are moved aside, what a crash left unfinished goes.
 //!
-//! Invariants: a refused directory is left as it was; an open that is repeated, also after a crash in its middle,
-//! finds the same.
+//! Invariants: a directory that is refused for what it holds is left as it was; an open that is repeated, also after a
+//! crash or an error of the device in its middle, finds the same.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +41,8 @@ pub struct Opened<D: Disk> {
 /// Opens the directory of `disk`, which the caller has locked ([`crate::DirLock`]), and creates what is missing.
 /// `dir_for_messages` names it. Blocks.
 ///
-/// Errors: every [`OpenError`] leaves the directory as it was.
+/// Errors: one that speaks of what the directory holds leaves it as it was. [`OpenError::NoSpace`] of a first open and
+/// [`OpenError::Io`] may leave files half made, which the next open removes or goes on from.
 pub fn open<D: Disk>(
     mut disk: D,
     dir_for_messages: &Path,

@@ -1,7 +1,7 @@
 //! Checkpoints: written while the log goes on, verified, two kept, the bad ones moved aside.
 
 use engine::fuzzing::{World, body_of};
-use engine::io::simulated::{Fate, OpKind};
+use engine::io::simulated::{Fate, OpKind, Unsynced};
 use engine::{CheckpointError, CheckpointOrigin, Event, OpenError, Position, ReadError};
 use std::io::ErrorKind;
 
@@ -93,6 +93,33 @@ fn both_checkpoints_bad_and_segments_recycled_is_refused_and_nothing_deleted() {
         Err(OpenError::Gap { .. } | OpenError::SegmentMissing { .. })
     ));
     assert_eq!(world.disk.files(), files);
+}
+
+/// The exception that docs/durability.md names: only an older header states where the log starts.
+#[test]
+fn a_torn_roll_into_a_recycled_slot_and_a_rotten_newest_checkpoint_are_refused_together() {
+    let mut world = World::opened(51);
+    world.append_entries(1, 1, 10);
+    let opens = |unsynced: &Unsynced| match unsynced {
+        Unsynced::Sector { offset: 0, path, .. } => path.ends_with(".seg"),
+        Unsynced::Sector { .. } | Unsynced::Size { .. } | Unsynced::Entry { .. } => false,
+    };
+    let mut newest = Position::default();
+    while newest.index < 30 || !world.disk.unsynced().iter().any(opens) {
+        assert!(newest.index < 60, "{:?}", world.disk.unsynced());
+        newest = world.checkpoint_here().at;
+        world.append_entries(1, 3, 200_000);
+        world.turn_now().unwrap();
+    }
+    world.disk.crash_with(|_| Fate::Garbage);
+    let torn = world.disk.snapshot();
+    world.disk.flip_bit(&path_of(newest), 5_000 * 8);
+    let files = world.disk.files();
+    let error = world.try_open().err().unwrap();
+    assert!(matches!(error, OpenError::SegmentMissing { .. }), "{error}");
+    assert_eq!(world.disk.files(), files);
+    world.disk.restore(&torn);
+    assert_eq!(world.open_and_check("with a sound checkpoint").checkpoint.unwrap().at, newest);
 }
 
 #[test]
