@@ -195,7 +195,7 @@ pub enum Done {
 pub struct Completion {
     /// Which.
     pub tag: Tag,
-    /// How it ended. A backend has already resubmitted after EINTR and EAGAIN; a short write is an error
+    /// How it ended. A backend has already resubmitted after EINTR and EAGAIN, never a sync; a short write is an error
     /// of kind `WriteZero`. An error on a write or a sync is final for the caller (P4).
     pub result: io::Result<Done>,
 }

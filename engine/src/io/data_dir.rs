@@ -20,7 +20,7 @@ pub(super) const DIR_MODE: Mode = Mode::RWXU;
 pub(super) const DIR_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// How often a call is made again after EINTR or EAGAIN. More than that is an error of its own.
+/// How often a call that is no sync is made again after EINTR or EAGAIN. More than that is an error of its own.
 pub(super) const RETRIES_MAX: u32 = 1_000;
 
 /// Whether a backend goes through the page cache.

@@ -250,8 +250,26 @@ impl Flight {
     /// Interrupted, or refused for now, with nothing done.
     fn is_to_be_retried(&self, result: Result<u32, Errno>) -> bool {
         matches!(result, Err(Errno::INTR | Errno::AGAIN))
-            && !matches!(self.work, Work::Close { .. })
+            && self.work.is_repeatable()
             && self.retries < RETRIES_MAX
+    }
+}
+
+impl Work {
+    /// Whether the current step may be submitted again. A sync never is, whatever it reported: the next one may
+    /// succeed and speak of pages that the first has dropped (P4). An interrupted close has closed.
+    fn is_repeatable(&self) -> bool {
+        match self {
+            Work::Close { .. } | Work::Sync { .. } => false,
+            Work::Write { is_written, .. } => !is_written,
+            Work::SyncDir { dir, .. } => dir.is_none(),
+            Work::Open { .. }
+            | Work::Allocate { .. }
+            | Work::Read { .. }
+            | Work::Rename { .. }
+            | Work::Remove { .. }
+            | Work::MakeDir { .. } => true,
+        }
     }
 }
 

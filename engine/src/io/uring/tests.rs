@@ -147,3 +147,33 @@ fn a_file_with_operations_in_flight_is_not_closed() {
     out[1].result.as_ref().unwrap_err();
     run(&mut disk, Op::Close { file }).unwrap();
 }
+
+/// What follows when each step of an operation is interrupted once: whether it is submitted again.
+fn is_submitted_again(disk: &mut UringDisk, op: Op, steps: Vec<(u32, Option<OwnedFd>)>) -> bool {
+    let mut flight = Flight::new(Class::Commit, Tag(0), op, &mut disk.files).unwrap();
+    let around = Surroundings { dir: &disk.dir, can_truncate: true };
+    for (result, opened) in steps {
+        assert!(matches!(flight.advance(Ok(result), opened, &around), Next::Submit));
+    }
+    matches!(flight.advance(Err(Errno::INTR), None, &around), Next::Submit)
+}
+
+/// A kernel that has reported an error may have dropped the pages, and the next sync speaks of none of them (P4).
+#[test]
+fn an_interrupted_sync_is_never_submitted_again_and_everything_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut disk) = disk(dir.path()) else { return };
+    let direct = create(&mut disk);
+    let fd = || OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+    let buffered = disk.files.add(&disk.ring.submitter(), fd(), false);
+    let bytes = u32::try_from(PAGE).unwrap();
+    let sync_dir = || Op::SyncDir { path: String::new() };
+
+    assert!(!is_submitted_again(&mut disk, Op::Sync { file: direct }, vec![]));
+    assert!(!is_submitted_again(&mut disk, write(buffered), vec![(bytes, None)]));
+    assert!(!is_submitted_again(&mut disk, sync_dir(), vec![(0, Some(fd()))]));
+
+    assert!(is_submitted_again(&mut disk, write(buffered), vec![]));
+    assert!(is_submitted_again(&mut disk, write(direct), vec![]));
+    assert!(is_submitted_again(&mut disk, sync_dir(), vec![]));
+}
