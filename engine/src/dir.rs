@@ -1,13 +1,13 @@
 //! The lock file of a data directory. Taken before a disk is opened on it, held until the process ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::error::OpenError;
 
@@ -22,7 +22,7 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Creates the directory if it is missing and locks it. Waits up to two seconds for another process to end.
+    /// Creates the directory if it is missing, durably and for this user alone, and locks it. Waits up to two seconds for another process to end.
     ///
     /// Errors: [`OpenError::Locked`] names the holder where the lock file tells it.
     pub fn acquire(dir: &Path) -> Result<DirLock, OpenError> {
@@ -52,13 +52,30 @@ impl DirLock {
     }
 }
 
+/// Creates what is missing of a path, for this user alone, and makes its names durable (P9). Those that are there too:
+/// an earlier start may have made them and died before they were.
 fn create_dir(dir: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    // The directory's own name must survive as well (P9).
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => Ok(()),
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for (_, parent) in names(dir).take_while(|(name, parent)| may_be_ours(name, parent)) {
+        File::open(parent)?.sync_all()?;
     }
+    Ok(())
+}
+
+/// Every name that a path consists of, the last one first, with the directory that it lies in.
+fn names(dir: &Path) -> impl Iterator<Item = (&Path, &Path)> {
+    dir.ancestors().filter_map(|name| {
+        let parent = name.parent()?;
+        let is_here = parent.as_os_str().is_empty();
+        Some((name, if is_here { Path::new(".") } else { parent }))
+    })
+}
+
+/// Whether this user can have made the name: not where it may not write, and not the root of a file system.
+fn may_be_ours(name: &Path, parent: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let may_write = access(parent, Access::WRITE_OK).is_ok();
+    may_write && device(name) == device(parent)
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing tells when another process's lock ends")]
@@ -100,10 +117,32 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_created() {
+    fn a_missing_directory_is_created_for_this_user_alone() {
         let dir = tempfile::tempdir().unwrap();
         let nested = dir.path().join("a/b");
         DirLock::acquire(&nested).unwrap();
         assert!(nested.join("LOCK").exists());
+        for made in [dir.path().join("a"), nested] {
+            assert_eq!(made.metadata().unwrap().mode() & 0o777, 0o700);
+        }
+    }
+
+    /// A name without a directory part was synced nowhere, and of several new ones only the last.
+    #[test]
+    fn every_name_of_a_path_is_synced_in_its_directory() {
+        let parents = |dir| names(Path::new(dir)).map(|(_, parent)| parent).collect::<Vec<_>>();
+        assert_eq!(parents("data"), [Path::new(".")]);
+        assert_eq!(parents("a/b/c"), [Path::new("a/b"), Path::new("a"), Path::new(".")]);
+        assert_eq!(parents("/srv/data"), [Path::new("/srv"), Path::new("/")]);
+        assert!(parents("/").is_empty());
+    }
+
+    #[test]
+    fn a_name_that_this_user_cannot_have_made_is_left_to_who_made_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("a");
+        std::fs::create_dir(&made).unwrap();
+        assert!(may_be_ours(&made, dir.path()));
+        assert!(!may_be_ours(Path::new("/proc"), Path::new("/")), "a mount point");
     }
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
@@ -50,14 +49,6 @@ pub enum NodeError {
         address: String,
         /// Where it was configured.
         flag: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The data directory.
-    #[error("data directory {path}: {source}")]
-    Directory {
-        /// Which.
-        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -292,8 +283,6 @@ impl Starter {
     /// Opens, founds, recovers, serves. Returns when asked to stop, or with the reason why it cannot go on.
     fn run(mut self) -> Result<(), NodeError> {
         let path = self.config.data.clone();
-        let directory = |source| NodeError::Directory { path: path.clone(), source };
-        create_private_dir(&path).map_err(directory)?;
         let _lock = DirLock::acquire(&path)?;
         let (disk, fallback) = open_disk(&path, self.config.io.backend())?;
         if let Some(reason) = fallback {
@@ -483,12 +472,10 @@ fn replica_options(
     })
 }
 
-fn create_private_dir(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// A config of a cluster of one on ports that the system chooses.
@@ -516,6 +503,7 @@ mod tests {
         ended.recv_timeout(Duration::from_mins(1)).expect("the node stops").unwrap();
         join(node).unwrap();
     }
+
     /// Without an address for a member a founded node started as usual and never sent it a word.
     #[test]
     fn founded_node_whose_peers_are_not_the_members_does_not_start() {
