@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use engine::fuzzing::World;
+use engine::fuzzing::{Content, World};
 use engine::io::simulated::{OpKind, SimFaults};
 use engine::{Damage, EngineError, Event, OpenError, Proof, ReadError};
 
@@ -36,7 +36,7 @@ fn a_failed_write_is_final_and_nothing_is_acknowledged_after_it() {
 }
 
 #[test]
-fn any_failing_operation_of_a_running_engine_is_final_or_harmless_and_loses_nothing() {
+fn any_failing_operation_of_a_running_engine_is_final_and_loses_nothing() {
     let kinds = [
         OpKind::Write,
         OpKind::Sync,
@@ -48,21 +48,48 @@ fn any_failing_operation_of_a_running_engine_is_final_or_harmless_and_loses_noth
         OpKind::Close,
     ];
     for kind in kinds {
+        let mut met = 0;
         for skip in 0..6 {
             let mut world = World::opened(skip);
+            let before = world.disk.counters().errors_injected;
             world.disk.fail_after(kind, skip, ErrorKind::Other);
-            let mut halted = false;
-            for _ in 0..8 {
-                world.append_entries(1, 3, 100_000);
-                for _ in 0..60 {
-                    halted = halted || world.turn().is_err();
+            let acknowledged = work_until_halted(&mut world);
+            let is_met = world.disk.counters().errors_injected > before;
+            assert_eq!(acknowledged.is_some(), is_met, "{kind:?} {skip}");
+            if let Some(acknowledged) = acknowledged {
+                met += 1;
+                for _ in 0..20 {
+                    world.disk.advance(world.disk.now_us() + 1_000);
+                    assert!(world.turn_now().is_err());
                 }
+                assert_eq!(world.oracle.certain(), acknowledged, "{kind:?} {skip}");
+            } else {
+                world.settle();
             }
-            assert!(halted || world.oracle.is_settled() || skip > 0, "{kind:?} {skip}");
             world.disk.crash();
             open_in_spite_of_faults(&mut world);
         }
+        assert!(met > 0, "{kind:?} never failed");
     }
+}
+
+/// Entries over several slots and a checkpoint now and then. What was acknowledged when the engine halted, if it did.
+fn work_until_halted(world: &mut World) -> Option<Content> {
+    let origin = engine::CheckpointOrigin::Local;
+    for _ in 0..8 {
+        let at = world.oracle.certain().last();
+        let mut is_complete = world.checkpoint_begin(at, origin).is_err();
+        let mut pushed = 0;
+        world.append_entries(1, 3, 100_000);
+        for _ in 0..60 {
+            is_complete = is_complete || world.checkpoint_push(at, origin, &mut pushed, 5_000);
+            let acknowledged = world.oracle.certain();
+            if world.turn().is_err() {
+                return Some(acknowledged);
+            }
+        }
+    }
+    None
 }
 
 /// A fault that the work has not met is met by an open, which is refused and repeated.
