@@ -113,6 +113,12 @@ impl Batch {
         self.end_of(self.view.end - 1) - self.start_of(self.view.start)
     }
 
+    /// The size of the largest payload.
+    pub(crate) fn largest_bytes(&self) -> u32 {
+        let sizes = self.view.clone().map(|at| self.end_of(at) - self.start_of(at));
+        sizes.max().expect("a batch has at least one entry")
+    }
+
     /// How many entries there are; at least 1.
     pub fn len(&self) -> usize {
         self.view.len()

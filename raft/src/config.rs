@@ -4,8 +4,8 @@ use crate::mutant::Mutant;
 use crate::{Micros, NodeId, RecoverError};
 
 /// How one node behaves. Start from [`Config::new`]; [`Raft::recover`](crate::Raft::recover)
-/// refuses values out of range. Members may differ in all of it, though election timeouts that
-/// differ much make elections slow.
+/// refuses values out of range. Members may differ in all of it but `entry_bytes_max`, though
+/// election timeouts that differ much make elections slow.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// This node. Not 0.
@@ -30,7 +30,8 @@ pub struct Config {
     /// Entries that a leader holds and that are not yet committed, their bookkeeping included;
     /// above it proposals are refused.
     pub uncommitted_bytes_max: u64,
-    /// The largest payload of one entry.
+    /// The largest payload of one entry. The same for all members: a follower refuses a larger one,
+    /// and with it the link over which it came, since its log cannot take it.
     pub entry_bytes_max: u32,
     /// Payload bytes in one [`Ready::committed`](crate::Ready::committed), unless a single entry
     /// is larger. At least 1.

@@ -71,7 +71,7 @@ pub enum RecoverError {
     Config(&'static str),
 }
 
-/// A message broke a rule that no correct peer breaks. The caller closes the link.
+/// A message broke a rule that no correct peer with fitting limits breaks. The caller closes the link.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum StepError {
@@ -109,7 +109,24 @@ pub enum StepError {
         /// The entry.
         index: LogIndex,
     },
-    /// A term or an index is beyond what any history could reach.
+    /// The message contradicts what is known to equal the log of its sender.
+    #[error("an append follows another entry {index} than the one that is known to match")]
+    ContradictsMatched {
+        /// The entry before those of the append.
+        index: LogIndex,
+    },
+    /// The sender has higher limits than this node, which cannot store what it sends.
+    #[error(
+        "an append holds an entry of {bytes} bytes, above the limit of {bytes_max} of this node"
+    )]
+    TooLarge {
+        /// The size of its payload.
+        bytes: u32,
+        /// The limit.
+        bytes_max: u32,
+    },
+    /// A term or an index is beyond what any history could reach, or a snapshot's term beyond its
+    /// sender's.
     #[error("node {from} sends a term or an index that is out of range")]
     OutOfRange {
         /// The sender.

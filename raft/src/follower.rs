@@ -37,6 +37,11 @@ impl Follower {
         Follower { leader, matched: committed, acknowledged: None, answer_from: None }
     }
 
+    /// Up to here the log equals the leader's, as far as is known.
+    pub(crate) fn matched(&self) -> LogIndex {
+        self.matched
+    }
+
     /// Owes the leader an answer as soon as everything up to `from` is durable.
     pub(crate) fn owe_answer(&mut self, from: LogIndex) {
         self.answer_from = Some(self.answer_from.map_or(from, |owed| owed.min(from)));
@@ -88,22 +93,43 @@ impl Raft {
         batches: &[Batch],
     ) -> Result<(), StepError> {
         check_contiguous(self.term, prev, batches)?;
+        self.check_sizes(batches)?;
         let conflict = self.log.first_conflict(batches);
         if let Some(index) = conflict.filter(|&index| index <= self.commit_index) {
             return Err(StepError::ReplacesCommitted { index });
         }
         let matched = self.follow(from)?.matched;
-        if prev.index > matched && !self.log.contains(prev) {
-            self.reject_append(from, prev);
-            return Ok(());
+        if !self.log.contains(prev) {
+            if prev.index > matched {
+                self.reject_append(from, prev);
+                return Ok(());
+            }
+            // What lies before the log is committed, and no longer known.
+            if prev.index >= self.log.start().index {
+                return Err(StepError::ContradictsMatched { index: prev.index });
+            }
         }
         if let Some(index) = conflict.filter(|&index| index <= matched) {
             return Err(StepError::ReplacesMatched { index });
         }
         let upto = batches.last().map_or(prev.index, Batch::last);
+        self.check_against_install(upto, batches)?;
         self.merge(conflict, upto, batches);
         self.owe_answer_to_append(prev.index, upto, commit, batches);
         self.commit_matched(upto, commit);
+        Ok(())
+    }
+
+    /// The log takes no larger entry. Nor can it be given one later: a leader with higher limits must
+    /// be told by its operator.
+    fn check_sizes(&self, batches: &[Batch]) -> Result<(), StepError> {
+        let bytes_max = self.config.entry_bytes_max;
+        for batch in batches.iter().filter(|batch| batch.bytes() > bytes_max) {
+            let bytes = batch.largest_bytes();
+            if bytes > bytes_max {
+                return Err(StepError::TooLarge { bytes, bytes_max });
+            }
+        }
         Ok(())
     }
 

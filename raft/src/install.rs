@@ -9,7 +9,8 @@
 use crate::mutant::Mutant;
 use crate::raft::{Replay, Role};
 use crate::{
-    AppendOutcome, Event, InstallId, NodeId, Raft, SendId, SnapshotMeta, SnapshotOrder, StepError,
+    AppendOutcome, Batch, Event, InstallId, LogId, LogIndex, NodeId, Raft, SendId, SnapshotMeta,
+    SnapshotOrder, StepError,
 };
 
 /// One attempt.
@@ -34,11 +35,18 @@ impl Raft {
         if meta.membership != self.membership {
             return Err(StepError::OtherMembership { from });
         }
-        let is_needed = meta.last.index > self.commit_index;
+        if meta.last.term > self.term {
+            return Err(StepError::OutOfRange { from });
+        }
+        let LogId { index, .. } = meta.last;
+        let is_needed = index > self.commit_index;
         let follower = self.follow(from)?;
         if !is_needed {
-            follower.owe_answer(meta.last.index);
+            follower.owe_answer(index);
             return Ok(());
+        }
+        if index <= follower.matched() && !self.log.contains(meta.last) {
+            return Err(StepError::ContradictsMatched { index });
         }
         let known = |i: &Install| !i.is_outdated && (i.from, i.send) == (from, send);
         if self.install.as_ref().is_some_and(known) {
@@ -49,6 +57,24 @@ impl Raft {
         let order = SnapshotOrder::Install { id, meta: meta.clone(), from, send };
         self.queued.snapshots.push(order);
         self.install = Some(Install { id, meta, from, send, is_outdated: false });
+        Ok(())
+    }
+
+    /// While a snapshot is on its way, whatever matches beyond its last entry must hold that entry:
+    /// the log would go when the snapshot has come, and with it what was acknowledged.
+    pub(crate) fn check_against_install(
+        &self,
+        upto: LogIndex,
+        batches: &[Batch],
+    ) -> Result<(), StepError> {
+        let Some(Install { meta: SnapshotMeta { last, .. }, .. }) = &self.install else {
+            return Ok(());
+        };
+        let told = batches.iter().find(|b| (b.first()..=b.last()).contains(&last.index));
+        let term = told.map(Batch::term).or_else(|| self.log.term(last.index));
+        if upto >= last.index && term != Some(last.term) {
+            return Err(StepError::ContradictsMatched { index: last.index });
+        }
         Ok(())
     }
 

@@ -83,12 +83,17 @@ impl TermRuns {
         self.start = start;
     }
 
-    /// The first entry of `first..=last`, all of `term`, that this log holds with another term.
+    /// The first entry of `first..=last`, all of `term`, that this log holds with another term, its
+    /// start included.
     pub(crate) fn conflict(&self, term: Term, first: LogIndex, last: LogIndex) -> Option<LogIndex> {
-        let first = first.max(self.start.index.next());
+        let first = first.max(self.start.index);
         let last = last.min(self.last);
         if first > last {
             return None;
+        }
+        if first == self.start.index {
+            let is_same = self.start.term == term;
+            return if is_same { self.conflict(term, first.next(), last) } else { Some(first) };
         }
         let run = self.run_of(first);
         if self.runs[run].0 != term {
@@ -185,7 +190,7 @@ mod tests {
         ) {
             let (runs, list) = (build(start, &terms), listed(start, &terms));
             let (first, last) = (LogIndex(first), LogIndex(first + more));
-            let naive = list[1..]
+            let naive = list
                 .iter()
                 .find(|e| first <= e.index && e.index <= last && e.term != Term(term));
             prop_assert_eq!(runs.conflict(Term(term), first, last), naive.map(|e| e.index));

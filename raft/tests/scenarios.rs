@@ -5,16 +5,17 @@ mod common;
 
 use bytes::Bytes;
 use common::id;
+use common::random::Random;
 use common::talk::{
     accepted, append, batch, granted, hard_state, heartbeat, matched, rejected, said, step, terms,
     world,
 };
 use common::world::{Flying, World};
 use raft::{
-    AppendOutcome, Config, Event, InstallId, LoadId, LogIndex, Membership, Message, Micros, More,
-    NodeId, PeerState, PeerStatus, ProposeError, Raft, ReadError, ReadToken, Ready, RecoverError,
-    RoleKind, Round, SendId, SnapshotMeta, SnapshotOrder, StepDownCause, StepError, Stored, Term,
-    WriteSeq,
+    AppendOutcome, Batch, Config, Event, InstallId, Kind, LoadId, LogIndex, Membership, Message,
+    Micros, More, NodeId, PeerState, PeerStatus, ProposeError, Raft, ReadError, ReadToken, Ready,
+    RecoverError, RoleKind, Round, SendId, SnapshotMeta, SnapshotOrder, StepDownCause, StepError,
+    Stored, Term, WriteSeq,
 };
 
 fn status(world: &mut World, leader: u64, peer: u64) -> PeerStatus {
@@ -749,6 +750,19 @@ fn f1_failed_install_is_refused_and_offered_again() {
     assert!(matches!(out.snapshots[..], [SnapshotOrder::Install { .. }]));
 }
 
+/// The log would go when the snapshot has come, and what was acknowledged of it with it.
+#[test]
+fn f1_append_that_contradicts_a_snapshot_on_its_way_is_an_error() {
+    let (mut raft, install, mut out) = offered(&[1], &meta(5, 3));
+    let append = |term| append(6, id(1, 1), 0, vec![batch(term, 2, 3)]);
+    let error = raft.step(NodeId(2), raft::Link(1), append(6));
+    assert_eq!(error, Err(StepError::ContradictsMatched { index: LogIndex(3) }));
+    raft.step(NodeId(2), raft::Link(1), append(5)).unwrap();
+    raft.snapshot_received(install, true);
+    raft.ready(&mut out);
+    assert_eq!((raft.last_index(), raft.commit_index()), (LogIndex(4), LogIndex(3)));
+}
+
 #[test]
 fn f6_install_ends_with_its_term_and_a_late_success_is_ignored() {
     let (mut raft, install, mut out) = offered(&[1], &meta(5, 3));
@@ -901,6 +915,11 @@ fn message_that_breaks_a_rule_is_an_error_and_changes_no_log() {
         (append(3, id(3, 4), 0, vec![batch(4, 5, 1)]), "not contiguous"),
         (append(3, id(0, 0), 0, vec![batch(3, 1, 1)]), "replaces committed entry 1"),
         (append(3, id(2, 2), 0, vec![batch(2, 3, 1)]), "replaces entry 3"),
+        (append(3, id(0, 4), 0, vec![batch(1, 5, 1)]), "another entry 4"),
+        (append(3, id(1, 4), 0, vec![]), "another entry 4"),
+        (append(3, id(2, 0), 0, vec![]), "another entry 0"),
+        (offer(3, meta(4, 9)), "out of range"),
+        (offer(3, meta(2, 4)), "another entry 4"),
         (append(huge, id(0, 0), 0, vec![]), "out of range"),
         (append(3, id(0, huge), 0, vec![]), "out of range"),
         (Message::Snapshot { term: Term(3), meta: other, send: SendId(1) }, "another membership"),
@@ -915,6 +934,101 @@ fn message_that_breaks_a_rule_is_an_error_and_changes_no_log() {
     let error = step(&mut world, 3, 1, heartbeat(3)).expect_err("two leaders");
     let (from, leader, term) = (NodeId(3), NodeId(2), Term(3));
     assert_eq!(error, StepError::TwoLeaders { from, leader, term });
+}
+
+/// The log of a member with larger slots takes larger entries. The log here would not, and ended the
+/// process, again after each restart.
+#[test]
+fn entry_above_the_own_limit_is_an_error_and_appended_by_nobody() {
+    let mut world = led_with(|config| config.entry_bytes_max = 10);
+    let payloads = |sizes: &[usize]| -> Vec<Bytes> {
+        sizes.iter().map(|&bytes| Bytes::from(vec![7; bytes])).collect()
+    };
+    let batch = |sizes| Batch::new(Term(1), LogIndex(2), Kind::Normal, &payloads(sizes));
+    let error = step(&mut world, 1, 2, append(1, id(1, 1), 0, vec![batch(&[9, 11, 3])]));
+    assert_eq!(error, Err(StepError::TooLarge { bytes: 11, bytes_max: 10 }));
+    assert_eq!(world.raft(2).last_index(), LogIndex(1));
+    step(&mut world, 1, 2, append(1, id(1, 1), 0, vec![batch(&[10, 10])])).unwrap();
+    assert_eq!(world.raft(2).last_index(), LogIndex(3));
+}
+
+/// A member whose log starts after entry 10 of term 5 and ends at 12 of term 6.
+fn purged_member() -> Raft {
+    let stored = Stored {
+        hard_state: hard_state(7),
+        snapshot: meta(5, 10),
+        log_start: id(5, 10),
+        terms: vec![(Term(5), LogIndex(11)), (Term(6), LogIndex(12))],
+        last_index: LogIndex(12),
+        applied: LogIndex(10),
+    };
+    let mut raft = Raft::recover(Config::new(NodeId(1)), stored, 1).expect("a sound log");
+    raft.peer_up(NodeId(2), raft::Link(1));
+    raft
+}
+
+#[test]
+fn append_across_the_start_of_the_log_must_agree_with_it() {
+    let error = purged_member()
+        .step(NodeId(2), raft::Link(1), append(7, id(1, 9), 0, vec![batch(1, 10, 4)]))
+        .expect_err("entry 10 has term 5");
+    assert_eq!(error, StepError::ReplacesCommitted { index: LogIndex(10) });
+    let mut raft = purged_member();
+    let message = append(7, id(1, 9), 0, vec![batch(5, 10, 2), batch(7, 12, 1)]);
+    raft.step(NodeId(2), raft::Link(1), message).unwrap();
+    assert_eq!((raft.last_index(), raft.log_start()), (LogIndex(12), id(5, 10)));
+}
+
+/// Whatever a peer sends comes back as an error or is dealt with; no assertion is a peer's to trip.
+#[test]
+fn appends_and_offers_of_a_faulty_leader_reach_no_assertion() {
+    let mut random = Random::new(11);
+    let mut refused = 0;
+    for _ in 0..20_000 {
+        let (mut raft, mut out, mut installing) = (purged_member(), Ready::default(), None);
+        for _ in 0..6 {
+            let message = faulty(&mut random);
+            refused += u32::from(raft.step(NodeId(2), raft::Link(1), message).is_err());
+            raft.ready(&mut out);
+            if let Some(write) = out.write.take() {
+                raft.wrote(write.seq);
+            }
+            for order in &out.snapshots {
+                installing = match order {
+                    SnapshotOrder::Install { id, .. } => Some(*id),
+                    SnapshotOrder::StopInstalling { .. } => None,
+                    SnapshotOrder::Send { .. } | SnapshotOrder::StopSending { .. } => {
+                        panic!("a follower sends nothing")
+                    }
+                };
+            }
+            if let Some(id) = installing.take_if(|_| random.chance(40)) {
+                raft.snapshot_received(id, random.chance(70));
+            }
+        }
+    }
+    assert!(refused > 1_000, "{refused}");
+}
+
+fn faulty(random: &mut Random) -> Message {
+    let term = 7 + random.below(2);
+    let mut prev = id(random.below(9), 7 + random.below(8));
+    if random.chance(20) {
+        return Message::Snapshot {
+            term: Term(term),
+            meta: meta(prev.term.0, prev.index.0),
+            send: SendId(random.below(3)),
+        };
+    }
+    let (first, commit) = (prev, 7 + random.below(9));
+    let batches = (0..random.below(3)).map(|_| {
+        let term = prev.term.0 + random.below(3);
+        let batch = batch(term, prev.index.0 + 1, 1 + random.below(3));
+        prev = id(term, batch.last().0);
+        batch
+    });
+    let batches = batches.collect();
+    append(term, first, commit, batches)
 }
 
 #[test]

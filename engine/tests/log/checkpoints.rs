@@ -210,7 +210,8 @@ fn ends(world: &World) -> (usize, bool) {
         | Event::Entries { .. }
         | Event::CheckpointBytes { .. }
         | Event::LogStart { .. }
-        | Event::RoomChanged(_) => None,
+        | Event::RoomChanged(_)
+        | Event::SlowWrite { .. } => None,
     });
     let ends: Vec<bool> = ends.collect();
     (ends.len(), ends.last() == Some(&true))
