@@ -17,6 +17,8 @@ pub(crate) struct Checker {
     identity: BTreeMap<LogId, (Kind, Bytes, LogId)>,
     /// Every committed entry, from index 1 on.
     pub(crate) committed: Vec<LogId>,
+    /// The term of the leader that committed it.
+    committed_in: Vec<Term>,
     /// The state after each applied entry, from index 0 on.
     states: Vec<u64>,
     /// Whether a test has put words into a node's mouth: then nobody need hold what was committed
@@ -118,7 +120,8 @@ impl Checker {
         assert_eq!(first, candidate, "node {voter} votes twice in term {term}");
     }
 
-    /// At most one leader per term; it holds everything committed.
+    /// At most one leader per term; it holds everything that was committed in earlier ones. It may
+    /// learn of its votes late, when the leader of a later term has committed more.
     pub(crate) fn leads(&mut self, node: NodeId, term: Term, disk: &Disk) {
         if let Some(&leader) = self.leaders.get(&term) {
             assert_eq!(leader, node, "two leaders in term {term}");
@@ -126,8 +129,10 @@ impl Checker {
         }
         self.leaders.insert(term, node);
         let start = disk.volatile.start.index;
-        for &id in self.committed.iter().filter(|id| id.index > start) {
-            assert!(disk.volatile.contains(id), "leader {node} of term {term} lacks {id:?}");
+        let committed = self.committed.iter().zip(&self.committed_in);
+        let earlier = committed.filter(|(id, by)| id.index > start && **by <= term);
+        for (id, _) in earlier {
+            assert!(disk.volatile.contains(*id), "leader {node} of term {term} lacks {id:?}");
         }
     }
 
@@ -135,6 +140,8 @@ impl Checker {
     /// everywhere.
     pub(crate) fn committed(&mut self, node: NodeId, upto: LogIndex, disks: &[&Disk]) {
         let own = disks[usize::try_from(node.0 - 1).unwrap()];
+        // Seen first at the leader, whose commit index stands at an entry of its own term.
+        let by = own.volatile.id(upto).map(|id| id.term);
         while self.commit_index() < upto {
             let index = self.commit_index().next();
             let id = own.volatile.id(index).expect("a node holds what it commits first");
@@ -142,6 +149,7 @@ impl Checker {
             let is_kept = keepers * 2 > disks.len() || self.hears_fakes;
             assert!(is_kept, "{id:?} is committed, but {keepers} nodes keep it");
             self.committed.push(id);
+            self.committed_in.push(by.expect("a node holds what it commits first"));
         }
         if upto > own.volatile.start.index {
             assert_eq!(own.volatile.id(upto), self.committed_id(upto), "node {node} commits else");

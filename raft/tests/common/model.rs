@@ -6,7 +6,7 @@
 
 use std::ops::AddAssign;
 
-use raft::{Config, Event, Micros, NodeId, RoleKind};
+use raft::{Config, Event, Micros, NodeId, Raft, RoleKind};
 
 use super::random::Random;
 use super::world::World;
@@ -63,6 +63,7 @@ enum Action {
     Crash,
     Start,
     Hang,
+    Pause,
     Snapshot,
     Apply,
     Load,
@@ -159,6 +160,7 @@ impl Model {
                 self.connect(a, b);
             }
             Action::Partition => self.partition(),
+            Action::Pause => self.pause_leader(),
             Action::Heal => {
                 self.apart.fill(false);
                 self.connect_all();
@@ -208,7 +210,7 @@ impl Model {
                 self.maybe_ready(to);
             }
             Action::Read => {
-                let to = self.leader_or(id);
+                let to = self.reader_or(id);
                 self.world.read(to);
                 self.maybe_ready(to);
             }
@@ -245,6 +247,7 @@ impl Model {
             | Action::LoseOneSide
             | Action::Connect
             | Action::Partition
+            | Action::Pause
             | Action::Heal
             | Action::Start => {}
         }
@@ -270,6 +273,27 @@ impl Model {
                 }
             }
             self.deliver(false);
+        }
+    }
+
+    /// The leader's process stands still while the others go on. They may have another leader, and
+    /// commit under it, when it wakes up and knows nothing of that.
+    fn pause_leader(&mut self) {
+        let Some(paused) = self.world.leader() else { return };
+        for _ in 0..self.random.below(60) {
+            for id in self.world.ids().into_iter().filter(|&id| id != paused) {
+                if self.world.node(id).is_up() {
+                    self.world.tick(id);
+                    self.act_on(Action::Sync, id);
+                    self.world.ready(id);
+                }
+            }
+            while let Some(at) = self.world.wire.iter().position(|f| f.envelope.to.0 != paused) {
+                self.world.deliver_at(at);
+            }
+            if let Some(leader) = self.world.leader().filter(|&leader| leader != paused) {
+                self.world.propose(leader);
+            }
         }
     }
 
@@ -351,6 +375,14 @@ impl Model {
             return id;
         }
         self.world.leader().unwrap_or(id)
+    }
+
+    /// Of several leaders the one of the oldest term: it has been replaced and does not know.
+    fn reader_or(&mut self, id: u64) -> u64 {
+        let leaders = self.world.nodes.iter().filter(|node| node.role() == RoleKind::Leader);
+        let oldest = leaders.min_by_key(|node| node.raft.as_ref().map(Raft::term));
+        let oldest = oldest.map_or(id, |node| node.id.0);
+        if self.random.chance(20) { id } else { oldest }
     }
 
     fn pick_message(&mut self) -> Option<usize> {
@@ -493,6 +525,7 @@ fn draw_mix(random: &mut Random) -> Mix {
         (Action::Heal, 4),
         (Action::Crash, 4),
         (Action::Hang, 3),
+        (Action::Pause, 2),
         (Action::Snapshot, 12),
         (Action::Install, 10),
         (Action::Credit, 4),
