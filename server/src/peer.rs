@@ -1,10 +1,12 @@
 //! Links between nodes: one TCP connection a pair, dialled by the smaller label.
 //!
 //! A link begins with a hello each way, judged by the founding rule. Only two founded members of one cluster keep it; everyone
-//! else closes it and the dialler tries again. A link from which nothing comes for
-//! `SILENCE_MAX` is given up, as the leader's heartbeats and their answers never pause for so long.
+//! else closes it and the dialler tries again. Whoever has sent nothing for `KEEP_ALIVE_AFTER` says
+//! that it is there, as followers have nothing else to say to each other; so a link from which
+//! nothing comes for `SILENCE_MAX` is given up.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +28,8 @@ use crate::founding::{Founder, Heard, Refusal};
 use crate::identity::Founding;
 use crate::inbox::Inbox;
 use crate::peer_message::{
-    BODY_BYTES_MAX, HELLO_BYTES_MAX, Hello, Parts, PeerFrameError, PeerMessage, decode, encode,
+    BODY_BYTES_MAX, HELLO_BYTES_MAX, Hello, KEEP_ALIVE_AFTER, Parts, PeerFrameError, PeerMessage,
+    decode, encode, keep_alive,
 };
 use crate::replica::Input;
 use crate::socket;
@@ -138,10 +141,9 @@ impl Links {
         let mut pause = RETRY_MIN;
         loop {
             let began = tokio::time::Instant::now();
-            if let Err(error) = self.dial_once(peer, &address).await {
-                tracing::debug!(%peer, address, %error, "link");
-                self.report(&error);
-            }
+            let Err(error) = self.dial_once(peer, &address).await;
+            tracing::debug!(%peer, address, %error, "link");
+            self.report(&error);
             // A link that lasted starts the back-off anew.
             pause =
                 if began.elapsed() > RETRY_MAX { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
@@ -149,7 +151,7 @@ impl Links {
         }
     }
 
-    async fn dial_once(&self, peer: NodeId, address: &str) -> Result<(), LinkError> {
+    async fn dial_once(&self, peer: NodeId, address: &str) -> Result<Infallible, LinkError> {
         let connect = timeout(HANDSHAKE_TIMEOUT, TcpStream::connect(address)).await;
         let mut stream = connect.map_err(|_| LinkError::Silent)??;
         socket::prepare(&stream)?;
@@ -167,13 +169,12 @@ impl Links {
         from: SocketAddr,
         _permit: OwnedSemaphorePermit,
     ) {
-        if let Err(error) = self.accept_one(stream).await {
-            tracing::debug!(%from, %error, "link");
-            self.report(&error);
-        }
+        let Err(error) = self.accept_one(stream).await;
+        tracing::debug!(%from, %error, "link");
+        self.report(&error);
     }
 
-    async fn accept_one(&self, mut stream: TcpStream) -> Result<(), LinkError> {
+    async fn accept_one(&self, mut stream: TcpStream) -> Result<Infallible, LinkError> {
         socket::prepare(&stream)?;
         let mut input = BytesMut::new();
         let hello = read_hello(&mut stream, &mut input).await?;
@@ -249,7 +250,7 @@ impl Links {
         mut stream: TcpStream,
         input: BytesMut,
         hello: Hello,
-    ) -> Result<(), LinkError> {
+    ) -> Result<Infallible, LinkError> {
         let peer = hello.from.id;
         let Some(queue) = self.queues.get(&peer) else { return Err(LinkError::Unfounded) };
         let link = Link(self.next_link.fetch_add(1, Ordering::Relaxed));
@@ -257,14 +258,14 @@ impl Links {
         tracing::info!(%peer, link = link.0, "peer linked");
         self.inbox.push(Input::PeerUp { peer, link, advertise: hello.advertise });
         let (read, write) = stream.split();
-        let ended = tokio::select! {
+        let Err(reason) = tokio::select! {
             ended = self.receive(read, input, peer, link) => ended,
             ended = send(write, queue, link) => ended,
         };
         queue.close(link);
         self.inbox.push(Input::PeerLost { peer, link });
-        tracing::info!(%peer, link = link.0, "peer link ended");
-        ended
+        tracing::info!(%peer, link = link.0, %reason, "peer link ended");
+        Err(reason)
     }
 
     async fn receive(
@@ -273,7 +274,7 @@ impl Links {
         mut input: BytesMut,
         from: NodeId,
         link: Link,
-    ) -> Result<(), LinkError> {
+    ) -> Result<Infallible, LinkError> {
         let mut inputs = Vec::new();
         loop {
             while let Some(message) = decode(&mut input, BODY_BYTES_MAX)? {
@@ -317,7 +318,11 @@ async fn write_message(stream: &mut TcpStream, message: &PeerMessage) -> Result<
     Ok(())
 }
 
-async fn send(mut write: WriteHalf<'_>, queue: &PeerQueue, link: Link) -> Result<(), LinkError> {
+async fn send(
+    mut write: WriteHalf<'_>,
+    queue: &PeerQueue,
+    link: Link,
+) -> Result<Infallible, LinkError> {
     let mut parts = Parts::new();
     loop {
         let mut bytes = 0;
@@ -329,8 +334,10 @@ async fn send(mut write: WriteHalf<'_>, queue: &PeerQueue, link: Link) -> Result
             }
         }
         if parts.is_empty() {
-            queue.ready().await;
-            continue;
+            if timeout(KEEP_ALIVE_AFTER, queue.ready()).await.is_ok() {
+                continue;
+            }
+            parts = keep_alive();
         }
         write_parts(&mut write, &mut parts).await?;
     }
@@ -383,5 +390,31 @@ impl PartsBuf {
         while self.parts.get(self.at).is_some_and(Bytes::is_empty) {
             self.at += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two followers said nothing to each other, and their link was torn down and made anew every
+    /// five seconds for ever.
+    #[tokio::test]
+    async fn link_without_messages_is_not_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        let queue = PeerQueue::default();
+        queue.open(Link(1));
+        let expected = keep_alive().concat();
+        let mut heard = vec![0; expected.len()];
+        let (_, write) = near.split();
+        tokio::select! {
+            read = timeout(SILENCE_MAX, far.read_exact(&mut heard)) => {
+                read.expect("the other side says that it is there").unwrap();
+            }
+            ended = send(write, &queue, Link(1)) => panic!("{ended:?}"),
+        }
+        assert_eq!(heard, expected);
     }
 }

@@ -3,6 +3,12 @@
 //! A frame is a 16-byte header (body length u32, CRC-32 u32 over the rest of the header and the body,
 //! kind u8, version u8, six zero bytes) and a body. Entry bodies are never copied into it: a frame is a list of shared
 //! parts that one vectored write sends.
+//!
+//! A keep-alive is a frame without a body. It says nothing, so [`decode`] passes over it; a side
+//! that has sent nothing for [`KEEP_ALIVE_AFTER`] sends one, and a link that is silent for longer is
+//! dead.
+
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use raft::{
@@ -15,11 +21,13 @@ use crate::bytes_reader::{Malformed, Reader, length_u32};
 use crate::identity::{Founding, Member};
 
 /// The version of the peer protocol that this build speaks.
-pub const PEER_VERSION: u8 = 1;
+pub const PEER_VERSION: u8 = 2;
 /// The largest body that is read before the handshake is done.
 pub const HELLO_BYTES_MAX: usize = 4096;
 /// The largest body that is read afterwards: one entry of the largest size and its header.
 pub const BODY_BYTES_MAX: usize = 20 << 20;
+/// After how long a silence of its own a side says that it is there.
+pub const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(1);
 
 const HEADER_BYTES: usize = 16;
 /// Bodies beyond this many parts are refused, as no correct peer sends so many batches.
@@ -109,12 +117,21 @@ pub fn encode(message: &PeerMessage) -> Parts {
     let mut body = Vec::with_capacity(64);
     let mut tail = Vec::new();
     let kind = encode_body(message, &mut body, &mut tail);
+    encode_frame(kind, &body, tail)
+}
+
+/// The frame that says that its sender is there.
+pub fn keep_alive() -> Parts {
+    encode_frame(FrameKind::KeepAlive, &[], Vec::new())
+}
+
+fn encode_frame(kind: FrameKind, body: &[u8], mut tail: Vec<Bytes>) -> Parts {
     let body_bytes = body.len() + tail.iter().map(Bytes::len).sum::<usize>();
     let mut head = Vec::with_capacity(HEADER_BYTES + body.len());
     head.extend_from_slice(&length_u32(body_bytes).to_le_bytes());
     head.extend_from_slice(&[0; 4]);
     head.extend_from_slice(&[kind as u8, PEER_VERSION, 0, 0, 0, 0, 0, 0]);
-    head.extend_from_slice(&body);
+    head.extend_from_slice(body);
     let mut crc = crc32fast::Hasher::new();
     crc.update(&head[8..]);
     for part in &tail {
@@ -127,8 +144,25 @@ pub fn encode(message: &PeerMessage) -> Parts {
     parts
 }
 
-/// Takes the first whole frame off `buf`, or says that more bytes are needed.
+/// Takes the first message off `buf`, or says that more bytes are needed. Keep-alives before it are
+/// dropped.
 pub fn decode(buf: &mut BytesMut, bytes_max: usize) -> Result<Option<PeerMessage>, PeerFrameError> {
+    while let Some((kind, body)) = decode_frame(buf, bytes_max)? {
+        if kind != FrameKind::KeepAlive as u8 {
+            return Ok(Some(decode_body(kind, &body)?));
+        }
+        if !body.is_empty() {
+            return Err(Malformed { what: "keep-alive: bytes are left over" }.into());
+        }
+    }
+    Ok(None)
+}
+
+/// The kind and the body of the first whole frame.
+fn decode_frame(
+    buf: &mut BytesMut,
+    bytes_max: usize,
+) -> Result<Option<(u8, Bytes)>, PeerFrameError> {
     let Some(header) = buf.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let mut reader = Reader::new(header);
     let bytes = reader.u32("header")? as usize;
@@ -148,7 +182,7 @@ pub fn decode(buf: &mut BytesMut, bytes_max: usize) -> Result<Option<PeerMessage
     if version != PEER_VERSION {
         return Err(PeerFrameError::Version { version });
     }
-    Ok(Some(decode_body(kind, &frame.slice(HEADER_BYTES..))?))
+    Ok(Some((kind, frame.slice(HEADER_BYTES..))))
 }
 
 #[derive(Clone, Copy)]
@@ -156,6 +190,7 @@ pub fn decode(buf: &mut BytesMut, bytes_max: usize) -> Result<Option<PeerMessage
 enum FrameKind {
     Hello = 1,
     Refused = 2,
+    KeepAlive = 3,
     Append = 16,
     AppendReply = 17,
     Heartbeat = 18,
@@ -631,6 +666,28 @@ mod tests {
                 assert!(decoded.is_err() || chunk, "{bytes} bytes of {message:?}");
             }
         }
+    }
+
+    #[test]
+    fn keep_alives_are_sixteen_bytes_that_say_nothing() {
+        let message = PeerMessage::SnapshotGone { send: SendId(6) };
+        let mut wire = BytesMut::new();
+        wire.extend(keep_alive().into_iter().flatten());
+        assert_eq!(wire[..], [0, 0, 0, 0, 0xa3, 0xc9, 0x32, 0x7c, 3, 2, 0, 0, 0, 0, 0, 0]);
+        wire.extend_from_slice(&joined(&message));
+        wire.extend(keep_alive().into_iter().flatten());
+        assert_eq!(decode(&mut wire, HELLO_BYTES_MAX), Ok(Some(message)));
+        assert_eq!(decode(&mut wire, HELLO_BYTES_MAX), Ok(None));
+        assert!(wire.is_empty());
+    }
+
+    #[test]
+    fn keep_alive_with_a_body_is_refused() {
+        let mut wire = joined(&PeerMessage::SnapshotGone { send: SendId(6) });
+        wire[8] = FrameKind::KeepAlive as u8;
+        let crc = crc32fast::hash(&wire[8..]);
+        wire[4..8].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(decode(&mut wire, 4096), Err(PeerFrameError::Malformed(_))));
     }
 
     #[test]

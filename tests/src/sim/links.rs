@@ -1,8 +1,8 @@
 //! The peer links of one process: the same hellos, the same founding rule and the same bytes as on real sockets.
 //!
-//! The smaller label dials and tries again after a pause that doubles. A link from which nothing comes for
-//! `SILENCE_US` is given up; a newer link to the same peer takes the place of the older one, whose last bytes may
-//! still be read for a moment.
+//! The smaller label dials and tries again after a pause that doubles. A side that has sent nothing for
+//! `KEEP_ALIVE_US` says that it is there, and a link from which nothing comes for `SILENCE_US` is given up; a newer
+//! link to the same peer takes the place of the older one, whose last bytes may still be read for a moment.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,9 @@ use bytes::{Bytes, BytesMut};
 use raft::{Lane, Link, NodeId};
 use server::founding::{Founder, Heard, Refusal};
 use server::identity::Founding;
-use server::peer_message::{BODY_BYTES_MAX, HELLO_BYTES_MAX, Hello, PeerMessage, decode, encode};
+use server::peer_message::{
+    BODY_BYTES_MAX, HELLO_BYTES_MAX, Hello, Parts, PeerMessage, decode, encode, keep_alive,
+};
 use server::replica::Input;
 
 use super::network::{ConnId, Host, Network, Port};
@@ -18,6 +20,7 @@ use super::random::Random;
 
 const HANDSHAKE_US: u64 = 5_000_000;
 const SILENCE_US: u64 = 5_000_000;
+const KEEP_ALIVE_US: u64 = 1_000_000;
 const RETRY_US_MIN: u64 = 20_000;
 const RETRY_US_MAX: u64 = 500_000;
 
@@ -28,6 +31,8 @@ pub enum LinkEvent {
     Dial(NodeId),
     /// Look whether a connection has been silent for too long.
     Check(ConnId),
+    /// Look whether nothing was sent over a link for long.
+    KeepAlive(ConnId),
 }
 
 /// What a hello led to that concerns the whole process.
@@ -54,6 +59,7 @@ struct Conn {
     link: Option<Link>,
     input: BytesMut,
     heard_us: u64,
+    sent_us: u64,
     /// A newer link is in use; this one ends then.
     replaced_us: Option<u64>,
 }
@@ -127,6 +133,7 @@ impl Links {
         match event {
             LinkEvent::Dial(peer) => self.dial(peer, network),
             LinkEvent::Check(conn) => self.check(conn, network),
+            LinkEvent::KeepAlive(conn) => self.keep_alive(conn, network),
         }
     }
 
@@ -145,6 +152,7 @@ impl Links {
             link: None,
             input: BytesMut::new(),
             heard_us: self.now_us,
+            sent_us: self.now_us,
             replaced_us: None,
         };
         self.conns.insert(conn, state);
@@ -234,6 +242,7 @@ impl Links {
         self.next_link += 1;
         conn.peer = Some(from);
         conn.link = Some(link);
+        self.later.push((self.now_us + KEEP_ALIVE_US, LinkEvent::KeepAlive(id)));
         let older = peer.current.replace((link, id));
         self.inputs.push(Input::PeerUp { peer: from, link, advertise: hello.advertise.clone() });
         if let Some((_, older)) = older
@@ -249,7 +258,7 @@ impl Links {
         let founding = self.founder.founding().cloned();
         let from = self.founder.me();
         let hello = Hello { from, to, advertise: self.advertise.clone(), founding };
-        let bytes = joined(&PeerMessage::Hello(hello));
+        let bytes = joined(encode(&PeerMessage::Hello(hello)));
         network.send(conn, host_of(from.id), bytes.freeze());
     }
 
@@ -265,6 +274,15 @@ impl Links {
         } else {
             self.later.push((due_us, LinkEvent::Check(id)));
         }
+    }
+
+    fn keep_alive(&mut self, id: ConnId, network: &mut Network) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.sent_us + KEEP_ALIVE_US <= self.now_us {
+            conn.sent_us = self.now_us;
+            network.send(id, host_of(self.founder.me().id), joined(keep_alive()).freeze());
+        }
+        self.later.push((conn.sent_us + KEEP_ALIVE_US, LinkEvent::KeepAlive(id)));
     }
 
     fn end(&mut self, id: ConnId, network: &mut Network) {
@@ -294,17 +312,18 @@ impl Links {
     /// Sends what a turn has queued for one peer; messages of an older link are dropped.
     pub fn send(&mut self, to: NodeId, link: Link, message: &PeerMessage, network: &mut Network) {
         let current = self.peers.get(&to).and_then(|peer| peer.current);
-        if let Some((current, conn)) = current
+        if let Some((current, id)) = current
             && current == link
+            && let Some(conn) = self.conns.get_mut(&id)
         {
-            network.send(conn, host_of(self.founder.me().id), joined(message).freeze());
+            conn.sent_us = self.now_us;
+            network.send(id, host_of(self.founder.me().id), joined(encode(message)).freeze());
         }
     }
 }
 
-/// A message as one run of bytes.
-fn joined(message: &PeerMessage) -> BytesMut {
-    let parts = encode(message);
+/// A frame as one run of bytes.
+fn joined(parts: Parts) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
     for part in parts {
         bytes.extend_from_slice(&part);

@@ -1,5 +1,7 @@
 //! Who may be a member: directories, incarnations, ports.
 
+use std::time::Duration;
+
 use tests::cluster::{Cluster, PATIENCE};
 
 use super::{PROGRAM, judge, loaded, run, three_nodes};
@@ -109,5 +111,21 @@ fn founded_node_whose_peers_are_not_the_members_does_not_start() {
         }
         cluster.start_node(1);
         cluster.converged().await;
+    });
+}
+
+/// The link between two followers, who have nothing to say to each other, was torn down and made
+/// anew every five seconds.
+#[test]
+fn links_between_followers_stay() {
+    run(async {
+        let cluster = three_nodes();
+        cluster.leader().await;
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        for id in cluster.ids() {
+            let log = cluster.log(id);
+            assert!(log.contains("peer linked"), "{log}");
+            assert!(!log.contains("nothing was heard of the peer"), "{log}");
+        }
     });
 }
