@@ -181,8 +181,10 @@ pub struct Core {
     endpoints: Endpoints,
     conns: BTreeMap<ConnId, Conn>,
     pending: BTreeMap<Ticket, Pending>,
-    /// Calls that are to be sent to the leader, oldest first.
+    /// Calls that are to be sent to the leader, oldest first, after all keep-alives.
     waiting: BTreeSet<Ticket>,
+    /// Keep-alives that are to be sent to the leader.
+    keep_alives: BTreeSet<Ticket>,
     /// Calls that are to be sent to the endpoint that they name.
     pinned: BTreeSet<Ticket>,
     deadlines: BTreeSet<(Micros, Ticket)>,
@@ -220,6 +222,7 @@ impl Core {
             conns: BTreeMap::new(),
             pending: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            keep_alives: BTreeSet::new(),
             pinned: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             sessions: BTreeMap::new(),
@@ -250,7 +253,8 @@ impl Core {
         let conns = self.conns.values().map(Conn::wake_at);
         let sessions = self.sessions.values().map(Session::wake_at);
         let earliest = conns.chain(sessions).fold(deadline, Micros::min);
-        if self.waiting.is_empty() { earliest } else { earliest.min(self.leader_wake_at()) }
+        let none_waits = self.waiting.is_empty() && self.keep_alives.is_empty();
+        if none_waits { earliest } else { earliest.min(self.leader_wake_at()) }
     }
 
     /// Time has passed.

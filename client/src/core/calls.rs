@@ -69,12 +69,19 @@ impl Core {
     /// Puts a call where it waits to be sent.
     fn wait(&mut self, ticket: Ticket) {
         let pending = self.pending.get(&ticket).expect("only pending calls wait");
-        let queue = if pending.endpoint.is_some() { &mut self.pinned } else { &mut self.waiting };
+        let queue = if pending.endpoint.is_some() {
+            &mut self.pinned
+        } else if matches!(pending.role, Role::KeepAlive(_)) {
+            &mut self.keep_alives
+        } else {
+            &mut self.waiting
+        };
         queue.insert(ticket);
     }
 
     fn stop_waiting(&mut self, ticket: Ticket) {
         self.waiting.remove(&ticket);
+        self.keep_alives.remove(&ticket);
         self.pinned.remove(&ticket);
     }
 

@@ -16,6 +16,12 @@ const PONG_US_MAX: u64 = 600_000;
 /// After how long without use a connection to a node that does not lead is closed.
 const IDLE_US_MAX: u64 = 10_000_000;
 
+/// How many of the requests and bytes that the server takes from a connection other calls leave to
+/// keep-alives and pings: behind acquires that wait for their locks they would wait as long, the
+/// connection would be given up, and the sessions with it.
+const RESERVED_REQUESTS: usize = 8;
+const RESERVED_BYTES: usize = 64 << 10;
+
 /// Where a connection is in its life. It only moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Phase {
@@ -38,6 +44,15 @@ pub(super) struct Sent {
 pub(super) enum SentWhat {
     Request(Ticket),
     Ping,
+}
+
+/// What wants to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Class {
+    /// The life of a session.
+    KeepAlive,
+    /// Everything else.
+    Other,
 }
 
 /// Invariant: `sent_bytes` is the sum over `sent`.
@@ -70,11 +85,17 @@ impl Conn {
         }
     }
 
-    /// Whether the server's limits leave room for another request.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether the server's limits leave room for another request of this class.
+    pub(super) fn has_room(&self, class: Class) -> bool {
         let requests_max = self.limits.inflight_requests_max as usize;
         let bytes_max = self.limits.inflight_bytes_max as usize;
-        self.sent.len() < requests_max.max(1) && self.sent_bytes < bytes_max.max(1)
+        let (requests, bytes) = match class {
+            // The last place is for a ping.
+            Class::KeepAlive => (1, 0),
+            Class::Other => (RESERVED_REQUESTS, RESERVED_BYTES),
+        };
+        self.sent.is_empty()
+            || self.sent.len() + requests < requests_max && self.sent_bytes + bytes < bytes_max
     }
 
     /// The request `id` was appended to `out`.

@@ -3,7 +3,7 @@
 use protocol::{Frame, FrameError, LeaderHint};
 
 use super::backoff::{LEADER_SEARCH_US_MAX, RECONNECT_US_MAX};
-use super::conn::{Conn, Due, Phase, SentWhat};
+use super::conn::{Class, Conn, Due, Phase, SentWhat};
 use super::endpoints::Endpoint;
 use super::{ConnId, Core, Micros, Output, Ticket};
 use crate::Error;
@@ -37,8 +37,13 @@ impl Core {
     pub(super) fn send_waiting(&mut self, now: Micros) {
         if self.leader_pause <= now {
             self.leader_pause = Micros(0);
+            while let Some(ticket) = self.keep_alives.first().copied()
+                && let Some(conn) = self.room_at(now, self.endpoints.leader(), Class::KeepAlive)
+            {
+                self.send_call(now, conn, ticket);
+            }
             while let Some(ticket) = self.waiting.first().copied()
-                && let Some(conn) = self.room_at(now, self.endpoints.leader())
+                && let Some(conn) = self.room_at(now, self.endpoints.leader(), Class::Other)
             {
                 self.send_call(now, conn, ticket);
             }
@@ -48,18 +53,18 @@ impl Core {
             after = Ticket(ticket.0 + 1);
             let endpoint = self.pending.get(&ticket).and_then(|pending| pending.endpoint);
             let endpoint = endpoint.expect("a pinned call names its endpoint");
-            if let Some(conn) = self.room_at(now, endpoint) {
+            if let Some(conn) = self.room_at(now, endpoint, Class::Other) {
                 self.send_call(now, conn, ticket);
             }
         }
     }
 
     /// The connection to an endpoint if it takes another request now. A missing one is ordered.
-    fn room_at(&mut self, now: Micros, endpoint: usize) -> Option<ConnId> {
+    fn room_at(&mut self, now: Micros, endpoint: usize, class: Class) -> Option<ConnId> {
         let Endpoint { conn, retry_at, .. } = *self.endpoints.get(endpoint);
         if let Some(conn) = conn {
             let link = self.conn(conn);
-            return (link.phase == Phase::Ready && link.has_room()).then_some(conn);
+            return (link.phase == Phase::Ready && link.has_room(class)).then_some(conn);
         }
         if now >= retry_at {
             self.connect(now, endpoint);

@@ -152,6 +152,11 @@ impl World {
         arrived.unwrap_or_else(|| panic!("{addr} has no request to answer")).remove(0)
     }
 
+    /// The requests that `addr` has not answered.
+    fn arrived_at(&self, addr: &str) -> Vec<Arrived> {
+        self.arrived.get(&self.link(addr)).cloned().unwrap_or_default()
+    }
+
     fn has_request(&self, addr: &str) -> bool {
         let conn = self.links.get(addr);
         conn.and_then(|conn| self.arrived.get(conn)).is_some_and(|arrived| !arrived.is_empty())
@@ -532,11 +537,50 @@ fn in_flight_limit_of_the_server_is_kept() {
     let mut world = World::with_leader();
     let limit = Limits::default().inflight_requests_max;
     let tickets: Vec<Ticket> = (0..limit + 10).map(|_| world.call(get(), 5_000 * MS)).collect();
-    let arrived = |world: &World| world.arrived.get(&world.link("a:1")).map_or(0, Vec::len);
-    assert_eq!(arrived(&world), limit as usize);
+    let sent = limit as usize - 8;
+    assert_eq!(world.arrived_at("a:1").len(), sent, "some places are for pings and keep-alives");
     world.answer("a:1", Response::Get { revision: 1, item: None });
-    assert_eq!(arrived(&world), limit as usize, "one answered, one sent");
+    assert_eq!(world.arrived_at("a:1").len(), sent, "one answered, one sent");
     assert!(world.result(tickets[0]).is_ok());
+}
+
+/// Acquires that wait for their locks filled all places of a connection. The server read no further:
+/// the ping had no answer, the connection was given up, and the sessions were not kept alive.
+#[test]
+fn acquires_that_wait_leave_places_for_pings_and_keep_alives() {
+    let (mut world, first) = World::with_session();
+    let mut sessions = vec![first];
+    while sessions.len() < 5 {
+        let deadline = world.now.plus(5_000 * MS);
+        sessions.push(world.core.open_session(world.now, 10_000, Bytes::new(), deadline).0);
+        world.settle();
+        let opened = Response::SessionOpened { session: 10, generation: 1, ttl_ms: 10_000 };
+        world.answer("a:1", opened);
+    }
+    for session in &sessions {
+        for _ in 0..1000 {
+            world.call_in(*session, acquire(Wait::Forever), 60_000 * MS);
+        }
+    }
+    let mut kept_alive = 0;
+    for _ in 0..300 {
+        world.advance(100 * MS);
+        let arrived = world.arrived_at("a:1");
+        assert!(arrived.len() <= Limits::default().inflight_requests_max as usize);
+        let is_acquire = |arrived: &Arrived| matches!(arrived.request, Request::LockAcquire { .. });
+        for Arrived { id, request } in arrived.into_iter().filter(|one| !is_acquire(one)) {
+            let alive = matches!(request, Request::SessionKeepAlive { .. });
+            kept_alive += u32::from(alive);
+            let response =
+                if alive { Response::SessionAlive { ttl_ms: 10_000 } } else { Response::Pong };
+            let conn = world.link("a:1");
+            world.arrived.get_mut(&conn).unwrap().retain(|arrived| arrived.id != id);
+            world.answer_to("a:1", id, &response);
+        }
+    }
+    assert!(world.lost.is_empty());
+    assert!(kept_alive >= 5 * 8, "{kept_alive}");
+    assert_eq!(world.connects, ["a:1"]);
 }
 
 #[test]
