@@ -1,5 +1,7 @@
 //! The nodes that the client knows, and which of them it takes for the leader.
 
+use protocol::Error as Refusal;
+
 use super::backoff::Jitter;
 use super::{ConnId, Micros};
 
@@ -15,6 +17,8 @@ pub(super) struct Endpoint {
     pub(super) failures: u32,
     /// No connection is tried before.
     pub(super) retry_at: Micros,
+    /// Its last word, if that was that it will never take this client.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// Invariants: it is never empty; `leader` is one of them; an address is there once.
@@ -48,7 +52,8 @@ impl Endpoints {
             return None;
         }
         let addr = addr.to_owned();
-        self.all.push(Endpoint { addr, conn: None, failures: 0, retry_at: Micros(0) });
+        let retry_at = Micros(0);
+        self.all.push(Endpoint { addr, conn: None, failures: 0, retry_at, refusal: None });
         Some(self.all.len() - 1)
     }
 
@@ -77,6 +82,15 @@ impl Endpoints {
 
     pub(super) fn get_mut(&mut self, endpoint: usize) -> &mut Endpoint {
         self.all.get_mut(endpoint).expect("endpoints are never forgotten")
+    }
+
+    /// Whether no node takes this client. If so, they are asked anew from here on.
+    pub(super) fn take_refusals(&mut self) -> bool {
+        let refused = self.all.iter().all(|endpoint| endpoint.refusal.is_some());
+        if refused {
+            self.all.iter_mut().for_each(|endpoint| endpoint.refusal = None);
+        }
+        refused
     }
 
     /// Whether more than one node is known.

@@ -1,6 +1,6 @@
 //! Connections: whom to connect to, who leads, what to send where.
 
-use protocol::{Frame, FrameError, LeaderHint};
+use protocol::{Certainty, Frame, FrameError, LeaderHint};
 
 use super::backoff::{LEADER_SEARCH_US_MAX, RECONNECT_US_MAX};
 use super::conn::{Class, Conn, Due, Phase, SentWhat};
@@ -92,6 +92,7 @@ impl Core {
         self.dirty.remove(&conn);
         let endpoint = self.endpoints.get_mut(link.endpoint);
         endpoint.conn = None;
+        endpoint.refusal = None;
         endpoint.failures += 1;
         endpoint.retry_at = self.jitter.retry_at(now, endpoint.failures, RECONNECT_US_MAX);
         let problem = format!("{}: {why}", endpoint.addr);
@@ -102,7 +103,8 @@ impl Core {
                 self.retry_or_disconnect(ticket, &problem);
             }
         }
-        self.fail_waiting_for(link.endpoint, &problem);
+        let certainty = Certainty::NotDone;
+        self.fail_waiting_for(link.endpoint, &Error::Disconnected { certainty, problem });
         if link.endpoint == self.endpoints.leader() {
             self.endpoints.rotate(now);
         }
@@ -117,7 +119,7 @@ impl Core {
     }
 
     /// Ends the calls that only this endpoint could have answered.
-    fn fail_waiting_for(&mut self, endpoint: usize, problem: &str) {
+    pub(super) fn fail_waiting_for(&mut self, endpoint: usize, error: &Error) {
         let pinned = self.pinned.iter().copied();
         let doomed: Vec<Ticket> = pinned
             .filter(|ticket| {
@@ -125,9 +127,7 @@ impl Core {
             })
             .collect();
         for ticket in doomed {
-            let certainty = protocol::Certainty::NotDone;
-            let problem = problem.to_owned();
-            self.finish(ticket, Err(Error::Disconnected { certainty, problem }));
+            self.finish(ticket, Err(error.clone()));
         }
     }
 

@@ -11,6 +11,9 @@ impl Core {
     pub(super) fn greeted(&mut self, now: Micros, conn: ConnId, frame: Frame) {
         let welcome = match Welcome::decode(frame.header.kind, frame.body) {
             Ok(Ok(welcome)) => welcome,
+            Ok(Err(refusal)) if is_final(refusal.code) => {
+                return self.refused_for_good(now, conn, refusal);
+            }
             Ok(Err(refusal)) => return self.close_conn(now, conn, &refusal.to_string()),
             Err(error) => return self.close_conn(now, conn, &error.to_string()),
         };
@@ -18,7 +21,8 @@ impl Core {
         if welcome.cluster_id != cluster_id {
             let found = welcome.cluster_id;
             let why = format!("it belongs to cluster {found:032x}, not {cluster_id:032x}");
-            return self.close_conn(now, conn, &why);
+            let refusal = Refusal::not_done(ErrorCode::WrongCluster, why);
+            return self.refused_for_good(now, conn, refusal);
         }
         let link = self.conn_mut(conn);
         link.phase = Phase::Ready;
@@ -28,6 +32,26 @@ impl Core {
         self.endpoints.get_mut(endpoint).failures = 0;
         if let Some(leader) = welcome.leader.filter(|leader| leader.node != welcome.node) {
             self.not_leader(now, conn, Some(&leader));
+        }
+    }
+
+    /// The node will never take this client. When no known node does, nobody waits any longer.
+    fn refused_for_good(&mut self, now: Micros, conn: ConnId, refusal: Refusal) {
+        let endpoint = self.conn(conn).endpoint;
+        let why = refusal.message.clone();
+        let message = format!("{}: {why}", self.endpoints.get(endpoint).addr);
+        let refusal = Refusal { message, ..refusal };
+        self.fail_waiting_for(endpoint, &Error::Refused(refusal.clone()));
+        self.close_conn(now, conn, &why);
+        self.endpoints.get_mut(endpoint).refusal = Some(refusal.clone());
+        if self.endpoints.take_refusals() {
+            for ticket in self.waiting.clone() {
+                // The end of one call may be the end of others.
+                if let Some(pending) = self.pending.get(&ticket) {
+                    let error = pending.judge(refusal.clone());
+                    self.finish(ticket, Err(error));
+                }
+            }
         }
     }
 
@@ -108,6 +132,12 @@ impl Core {
         let addr = &self.endpoints.get(self.conn(conn).endpoint).addr;
         self.problem = format!("{addr}: {}", refusal.message);
     }
+}
+
+/// Whether a code means that trying again is of no use.
+fn is_final(code: ErrorCode) -> bool {
+    let elsewhere = is_elsewhere(code) || code == ErrorCode::NotLeader;
+    !elsewhere && code != ErrorCode::TooManyRequests
 }
 
 /// Whether a code means that this node cannot do it now, but another one may.

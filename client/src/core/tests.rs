@@ -138,6 +138,22 @@ impl World {
         self.deliver(addr, wire);
     }
 
+    /// Where the core connects to next.
+    fn next_link(&mut self) -> String {
+        while self.links.is_empty() {
+            self.advance(MS);
+        }
+        self.links.keys().next().cloned().expect("there is one")
+    }
+
+    /// Answers the hello with an error.
+    fn refuse(&mut self, addr: &str, code: ErrorCode) {
+        self.accept(addr);
+        let mut wire = BytesMut::new();
+        Refusal::not_done(code, "no").encode_into(1, &mut wire);
+        self.deliver(addr, wire);
+    }
+
     fn deliver(&mut self, addr: &str, mut wire: BytesMut) {
         let conn = self.link(addr);
         let frame = frame::decode(&mut wire, self.core.body_bytes_max(conn)).unwrap().unwrap();
@@ -510,6 +526,65 @@ fn node_of_another_cluster_is_not_believed() {
     world.advance(5_000 * MS);
     let error = world.result(ticket).expect_err("no node of the cluster answered");
     assert_eq!(error.certainty(), Certainty::NotDone);
+}
+
+/// A refusal that no retry cures was retried until the deadline, and told as a timeout.
+#[test]
+fn call_ends_with_the_refusal_when_every_node_refuses_the_client_for_good() {
+    let mut world = World::new(&["a:1", "b:1"]);
+    let call = world.call(put(), 5_000 * MS);
+    world.refuse("a:1", ErrorCode::UnsupportedVersion);
+    assert!(!world.done.contains_key(&call), "the other node may be another release");
+    world.refuse("b:1", ErrorCode::UnsupportedVersion);
+    let error = world.result(call).expect_err("nobody took the client");
+    assert_eq!(error.code(), ErrorCode::UnsupportedVersion);
+    assert_eq!(error.certainty(), Certainty::NotDone);
+    assert!(error.to_string().starts_with("b:1: no "), "{error}");
+
+    let later = world.call(put(), 5_000 * MS);
+    let first = world.next_link();
+    world.refuse(&first, ErrorCode::UnsupportedVersion);
+    let second = world.next_link();
+    assert_ne!(first, second);
+    world.welcome(&second, 2, None);
+    world.answer(&second, PUT_DONE);
+    assert_eq!(world.result(later), Ok(PUT_DONE), "the node may have been replaced");
+}
+
+#[test]
+fn node_that_is_not_ready_or_cannot_be_reached_does_not_refuse_for_good() {
+    let mut world = World::new(&["a:1", "b:1"]);
+    let call = world.call(put(), 5_000 * MS);
+    world.refuse("a:1", ErrorCode::Unavailable);
+    world.refuse("b:1", ErrorCode::WrongCluster);
+    for _ in 0..10 {
+        match world.next_link().as_str() {
+            "a:1" => world.break_link("a:1"),
+            other => world.refuse(other, ErrorCode::WrongCluster),
+        }
+    }
+    assert!(!world.done.contains_key(&call));
+}
+
+#[test]
+fn refusal_for_good_leaves_unknown_what_an_earlier_node_may_have_done() {
+    let (mut world, session) = World::with_session();
+    let call = world.call_in(session, put(), 5_000 * MS);
+    world.break_link("a:1");
+    world.advance(1_000 * MS);
+    world.refuse("a:1", ErrorCode::WrongCluster);
+    assert_eq!(world.certainty(call), Certainty::Unknown);
+}
+
+#[test]
+fn call_to_one_endpoint_ends_with_its_refusal() {
+    let mut world = World::with_leader();
+    let target = Target::Endpoint("z:9".to_owned());
+    let call = Call { target, ..Call::to_leader(Request::Status, world.now.plus(5_000 * MS)) };
+    let ticket = world.submit(call);
+    world.refuse("z:9", ErrorCode::WrongCluster);
+    let error = world.result(ticket).expect_err("it was refused");
+    assert_eq!(error.code(), ErrorCode::WrongCluster);
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! What needs no cluster: help, bad usage, clusters that are not there.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
 use std::process::Stdio;
+
+use bytes::BytesMut;
+use protocol::{Error, ErrorCode};
 
 use crate::support::{free_port, holdfast, run, run_with_input};
 
@@ -131,6 +135,27 @@ fn cluster_that_is_not_there_is_unavailable_with_a_hint() {
         let ended = run(&mut command).expect(5, &["error: ", &nobody, "hint: "]);
         assert!(ended.stdout.is_empty() || *arguments == ["status"], "{ended:?}");
     }
+}
+
+/// A client of another release was refused again and again, and told that nobody answered in time.
+#[test]
+fn node_of_another_release_is_a_failure_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let node = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // All of the hello: a socket that is closed with unread bytes loses what it has sent.
+        stream.read_exact(&mut [0; 24]).unwrap();
+        let mut output = BytesMut::new();
+        let message = "the client speaks protocol versions 1 to 1, this server 9";
+        Error::not_done(ErrorCode::UnsupportedVersion, message).encode_into(1, &mut output);
+        stream.write_all(&output).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let mut get = holdfast(&["get", "k", "--timeout", "60s", "--endpoints", &endpoint]);
+    run(&mut get).expect(1, &["error: ", &endpoint, "this server 9", "hint: ", "release"]);
+    node.join().unwrap();
 }
 
 #[test]
