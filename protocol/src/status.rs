@@ -36,7 +36,7 @@ pub enum PeerState {
 pub struct PeerStatus {
     /// Its id.
     pub node: u64,
-    /// Its address for peers, `host:port`.
+    /// Where its clients reach it, `host:port`, as it told the answering node; empty until it has.
     pub addr: String,
     /// The highest entry known to be durable there; 0 when the answering node does not lead.
     pub match_index: u64,
