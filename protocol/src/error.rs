@@ -34,7 +34,7 @@ pub enum ErrorCode {
     UnsupportedVersion,
     /// The client wants another cluster than this one.
     WrongCluster,
-    /// A key, value, name or label is longer than the server takes.
+    /// A key, value, name or label of a session is longer than the server takes.
     TooLarge,
     /// The server is not the leader; the error names the leader if it is known.
     NotLeader,

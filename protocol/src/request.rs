@@ -581,7 +581,6 @@ fn check_session(ttl_ms: u64, label: &[u8]) -> Result<(), Error> {
             "a session's ttl of {ttl_ms} ms is not in {SESSION_TTL_MS_MIN}..={SESSION_TTL_MS_MAX}"
         )
     })?;
-    require(label.len() <= LABEL_BYTES_MAX, || {
-        format!("a label of {} bytes exceeds the limit of {LABEL_BYTES_MAX} bytes", label.len())
-    })
+    let label_bytes_max = u32::try_from(LABEL_BYTES_MAX).expect("a label is short");
+    check_length("a label", label.len(), label_bytes_max)
 }

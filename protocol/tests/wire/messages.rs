@@ -6,8 +6,8 @@ use proptest::option;
 use proptest::prelude::*;
 use protocol::{
     Certainty, Consistency, DecodeError, Error, ErrorCode, Expect, Hello, Item, KeyRange,
-    LeaderHint, Limits, LockHolder, Origin, RangeItem, Request, Response, SESSION_TTL_MS_MAX, Wait,
-    frame, fuzzing, kind,
+    LABEL_BYTES_MAX, LeaderHint, Limits, LockHolder, Origin, RangeItem, Request, Response,
+    SESSION_TTL_MS_MAX, Wait, frame, fuzzing, kind,
 };
 
 use crate::samples;
@@ -319,6 +319,16 @@ fn session_ttl_outside_its_bounds_is_refused() {
     for ttl_ms in [0, 999, SESSION_TTL_MS_MAX + 1, u64::MAX] {
         assert_eq!(refused(&open(ttl_ms)), ErrorCode::BadRequest, "{ttl_ms}");
     }
+}
+
+#[test]
+fn label_of_a_session_that_is_too_long_is_too_large() {
+    let open = |bytes| {
+        let label = Bytes::from(vec![b'l'; bytes]);
+        Request::SessionOpen { nonce: 1, ttl_ms: 10_000, label }
+    };
+    assert_eq!(open(LABEL_BYTES_MAX).validate(&Limits::default()), Ok(()));
+    assert_eq!(refused(&open(LABEL_BYTES_MAX + 1)), ErrorCode::TooLarge);
 }
 
 #[test]
