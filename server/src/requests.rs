@@ -151,7 +151,8 @@ fn plan_acquire(
     encode(origin, &acquire, command)?;
     let (session, sequence) = (origin.session, origin.sequence);
     let wait = AcquireWait { session, sequence, name, wait_ms };
-    Ok(Plan::Write { room: Room::Frees, wait: Some(wait) })
+    // Both a place in the queue and a grant are stored.
+    Ok(Plan::Write { room: Room::Needs, wait: Some(wait) })
 }
 
 fn origin_of(origin: protocol::Origin) -> Origin {
@@ -267,5 +268,46 @@ fn item_ref(item: StoredItem<'_>, keys_only: bool) -> ItemRef<'_> {
         mod_revision: item.mod_revision,
         version: item.version,
         session: item.session,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room_of(request: Request) -> Room {
+        match plan(request, &mut BytesMut::new()) {
+            Ok(Plan::Write { room, .. }) => room,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Acquires counted among what frees room, and filled the last of a full disk.
+    #[test]
+    fn what_stores_needs_room_and_what_releases_deletes_or_ends_does_not() {
+        let origin = protocol::Origin { session: 1, sequence: 1, lowest_unanswered: 1 };
+        let bytes = || Bytes::from_static(b"b");
+        let compare = |value| Request::CompareAndSet {
+            origin,
+            key: bytes(),
+            expect: protocol::Expect::Absent,
+            value,
+        };
+        let stores = [
+            Request::Put { origin, key: bytes(), value: bytes() },
+            compare(Some(bytes())),
+            Request::SessionOpen { nonce: 1, ttl_ms: 10_000, label: bytes() },
+            Request::LockAcquire { origin, name: bytes(), wait: protocol::Wait::Try },
+            Request::LockAcquire { origin, name: bytes(), wait: protocol::Wait::Forever },
+        ];
+        let frees = [
+            Request::Delete { origin, key: bytes() },
+            Request::DeleteRange { origin, range: KeyRange::all() },
+            compare(None),
+            Request::SessionClose { session: 1 },
+            Request::LockRelease { origin, name: bytes(), token: 1 },
+        ];
+        assert!(stores.into_iter().all(|request| room_of(request) == Room::Needs));
+        assert!(frees.into_iter().all(|request| room_of(request) == Room::Frees));
     }
 }
