@@ -100,6 +100,9 @@ pub enum FrameError {
         /// What the bytes give.
         computed: u32,
     },
+    /// A request without a name of its own.
+    #[error("a request has the id 0, which stands for the connection as a whole")]
+    NoRequestId,
 }
 
 /// Takes one frame off the front of `buf`; `Ok(None)` when it has not arrived whole.
@@ -143,6 +146,17 @@ pub fn decode(buf: &mut BytesMut, body_bytes_max: u32) -> Result<Option<Frame>, 
     let mut body = buf.split_to(frame_bytes).freeze();
     body.advance(HEADER_BYTES);
     Ok(Some(Frame { header: Header { kind, request_id, body_bytes: length }, body }))
+}
+
+/// The same for what a client sends: a request's id is not 0.
+pub fn decode_request(
+    buf: &mut BytesMut,
+    body_bytes_max: u32,
+) -> Result<Option<Frame>, FrameError> {
+    match decode(buf, body_bytes_max)? {
+        Some(frame) if frame.header.request_id == 0 => Err(FrameError::NoRequestId),
+        frame => Ok(frame),
+    }
 }
 
 /// Appends one frame whose body `write_body` appends.

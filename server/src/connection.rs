@@ -203,7 +203,7 @@ type MaybeFrame = Result<Option<Frame>, protocol::FrameError>;
 
 async fn read_hello(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<MaybeFrame> {
     loop {
-        match frame::decode(input, HANDSHAKE_BODY_BYTES_MAX) {
+        match frame::decode_request(input, HANDSHAKE_BODY_BYTES_MAX) {
             Ok(None) => {}
             decided => return Ok(decided),
         }
@@ -289,7 +289,7 @@ impl Connection {
         let cap = self.shared.limits.request_body_bytes_max();
         let mut result = Ok(());
         while self.may_read() {
-            match frame::decode(&mut self.input, cap) {
+            match frame::decode_request(&mut self.input, cap) {
                 Ok(Some(frame)) => self.handle_frame(frame),
                 Ok(None) => break,
                 Err(error) => {

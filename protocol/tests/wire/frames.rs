@@ -51,6 +51,17 @@ fn frames_that_arrive_together_are_decoded_one_after_the_other() {
 }
 
 #[test]
+fn id_0_is_for_replies_only() {
+    let mut wire = BytesMut::new();
+    Request::Ping.encode_into(0, &mut wire);
+    let refused = frame::decode_request(&mut wire.clone(), CAP);
+    assert_eq!(refused, Err(FrameError::NoRequestId));
+    assert!(frame::decode(&mut wire, CAP).unwrap().is_some());
+    Request::Ping.encode_into(1, &mut wire);
+    assert!(frame::decode_request(&mut wire, CAP).unwrap().is_some());
+}
+
+#[test]
 fn garbage_is_refused_by_its_first_bytes() {
     for garbage in ["GET / HTTP/1.1\r\n", "\x16\x03\x01", "ruok", "\0", "HF1", "H\0\0\0"] {
         let error = decode(garbage.as_bytes(), CAP).expect_err(garbage);
