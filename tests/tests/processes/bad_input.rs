@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use protocol::{ErrorCode, Hello, Origin, Request};
+use protocol::{ErrorCode, Hello, Origin, Request, Response, frame};
 use tests::cluster::{Cluster, PATIENCE};
 
 use super::{judge, loaded, run, three_nodes};
@@ -21,6 +21,21 @@ fn send_and_read(cluster: &Cluster, node: u64, bytes: &[u8]) -> Vec<u8> {
         Ok(answer)
     };
     exchange().expect("the node answers and closes")
+}
+
+/// What came back: the ids of the requests, each with the code if it was refused.
+fn answers(bytes: &[u8]) -> Vec<(u64, Option<ErrorCode>)> {
+    let mut wire = BytesMut::from(bytes);
+    let mut answers = Vec::new();
+    while let Some(frame) = frame::decode(&mut wire, u32::MAX).expect("a node sends frames") {
+        let code = match Response::decode(frame.header.kind, frame.body) {
+            Ok(Response::Error(error)) => Some(error.code),
+            _ => None,
+        };
+        answers.push((frame.header.request_id, code));
+    }
+    assert!(wire.is_empty(), "{wire:?}");
+    answers
 }
 
 fn hello() -> BytesMut {
@@ -42,8 +57,8 @@ fn garbage_on_both_ports_closes_that_connection_and_nothing_else() {
         ];
         for id in cluster.ids() {
             for bytes in &garbage {
-                let answer = send_and_read(&cluster, id, bytes);
-                assert!(answer.starts_with(b"HFD"), "{answer:?}");
+                let answers = answers(&send_and_read(&cluster, id, bytes));
+                assert_eq!(answers.last(), Some(&(0, Some(ErrorCode::BadFrame))));
                 let mut peer = TcpStream::connect(cluster.peer_endpoint(id)).unwrap();
                 // The node may close while we still write.
                 peer.write_all(bytes).ok();
@@ -96,22 +111,29 @@ fn server_refuses_what_a_careless_client_sends() {
     run(async {
         let cluster = three_nodes();
         let leader = cluster.leader().await;
-        let mut bytes = hello();
         let put = |key: usize, value: usize| Request::Put {
             origin: Origin::NONE,
             key: Bytes::from(vec![b'k'; key]),
             value: Bytes::from(vec![b'v'; value]),
         };
-        put(5000, 1).encode_into(2, &mut bytes);
-        put(0, 1).encode_into(3, &mut bytes);
-        put(1, 9 << 20).encode_into(4, &mut bytes);
-        let mut stream = TcpStream::connect(cluster.endpoint(leader)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        // The last frame is refused by its length alone: the node may close before it has all of it.
-        stream.write_all(&bytes).ok();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok();
-        assert!(answer.starts_with(b"HFD"));
-        cluster.client().put("k", "v").await.expect("others go on");
+        let mut careless = hello();
+        put(5000, 1).encode_into(2, &mut careless);
+        put(0, 1).encode_into(3, &mut careless);
+        let mut large = BytesMut::new();
+        put(1, 9 << 20).encode_into(4, &mut large);
+        // It is refused by its length alone, before its body is there.
+        large.truncate(frame::HEADER_BYTES);
+        let mut unnamed = BytesMut::new();
+        put(1, 1).encode_into(0, &mut unnamed);
+        let garbage = BytesMut::from(&b"GET / HTTP/1.1\r\n\r\n"[..]);
+        for last in [large, unnamed, garbage] {
+            let answer = send_and_read(&cluster, leader, &[&careless[..], &last].concat());
+            let codes = [ErrorCode::TooLarge, ErrorCode::BadRequest, ErrorCode::BadFrame];
+            let [too_large, bad_request, bad_frame] = codes.map(Some);
+            let expected = [(1, None), (2, too_large), (3, bad_request), (0, bad_frame)];
+            assert_eq!(answers(&answer), expected);
+        }
+        let client = cluster.client();
+        assert_eq!(client.put("k", "v").await, Ok(2), "nothing of it was done; others go on");
     });
 }

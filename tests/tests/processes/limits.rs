@@ -1,12 +1,16 @@
 //! What many or greedy clients cannot take from a node: its descriptors, its memory, its time.
 
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
+use bytes::{Bytes, BytesMut};
+use protocol::{Consistency, Hello, Request, frame};
 use tempfile::TempDir;
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, PATIENCE};
 
-use super::{PROGRAM, run};
+use super::{PROGRAM, judge, loaded, run, three_nodes};
 
 /// The node's program under a limit of open files.
 fn limited_to(files: u32, dir: &TempDir) -> String {
@@ -39,5 +43,39 @@ fn log_grows_while_more_clients_connect_than_there_are_descriptors() {
         let warning = "--connections-max 10000 is too much for a limit of 320 open files";
         assert!(log.contains(warning) && log.contains("at most 64 clients"), "{log}");
         assert!(cluster.stop(1).success());
+    });
+}
+
+/// A client that reads its answers late gets all of them (refusals, if the leader changes under it),
+/// and nobody waits for it meanwhile.
+#[test]
+fn reads_of_large_values_that_are_taken_late_are_all_answered_and_delay_nobody() {
+    const READS: u64 = 200;
+    run(async {
+        let cluster = three_nodes();
+        let load = loaded(&cluster).await;
+        let leader = cluster.leader().await;
+        cluster.client().put("large", vec![b'v'; 1 << 20]).await.unwrap();
+        let mut requests = BytesMut::new();
+        Hello::new("greedy").encode_into(READS + 1, &mut requests);
+        let key = Bytes::from_static(b"large");
+        let get = Request::Get { consistency: Consistency::Linearizable, key };
+        (1..=READS).for_each(|id| get.encode_into(id, &mut requests));
+        let mut greedy = TcpStream::connect(cluster.endpoint(leader)).unwrap();
+        greedy.set_read_timeout(Some(PATIENCE)).unwrap();
+        greedy.write_all(&requests).unwrap();
+        load.progress(300, PATIENCE).await;
+        let mut answered = BTreeSet::new();
+        let mut input = BytesMut::new();
+        let mut arrived = vec![0; 1 << 20];
+        while answered.len() as u64 <= READS {
+            let bytes = greedy.read(&mut arrived).expect("there is more to come");
+            assert!(bytes > 0, "the node has closed the connection");
+            input.extend_from_slice(&arrived[..bytes]);
+            while let Some(frame) = frame::decode(&mut input, u32::MAX).unwrap() {
+                assert!(answered.insert(frame.header.request_id));
+            }
+        }
+        judge(&load.finish().await);
     });
 }
