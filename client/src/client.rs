@@ -51,8 +51,9 @@ impl Default for ClientOptions {
 /// Every call goes to the leader, wherever it moves, unless it says otherwise. A call that
 /// certainly was not done is repeated until the timeout; a read always is. Only when every known
 /// node refuses the client for good, as one of another release or cluster does, its calls end with
-/// that refusal at once. A write outside of a session whose answer never came is never repeated: [`Error::certainty`] is then
-/// [`Certainty::Unknown`]. In a [`Session`] it is repeated, and takes effect once.
+/// that refusal at once. A write outside of a session whose answer never came is never repeated:
+/// [`Error::certainty`] is then [`Certainty::Unknown`]. In a [`Session`] it is repeated, and takes
+/// effect once.
 #[derive(Clone)]
 pub struct Client {
     commands: mpsc::UnboundedSender<Command>,

@@ -1,8 +1,9 @@
 //! The peer links of one process: the same hellos, the same founding rule and the same bytes as on real sockets.
 //!
-//! The smaller label dials and tries again after a pause that doubles. A side that has sent nothing for
-//! `KEEP_ALIVE_US` says that it is there, and a link from which nothing comes for `SILENCE_US` is given up; a newer
-//! link to the same peer takes the place of the older one, whose last bytes may still be read for a moment.
+//! The smaller label dials and tries again after a pause that doubles. A side that has sent nothing
+//! for `KEEP_ALIVE_US` says that it is there, and a link from which nothing comes for `SILENCE_US` is
+//! given up; a newer link to the same peer takes the place of the older one, whose last bytes may
+//! still be read for a moment.
 
 use std::collections::BTreeMap;
 

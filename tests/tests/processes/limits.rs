@@ -46,8 +46,8 @@ fn log_grows_while_more_clients_connect_than_there_are_descriptors() {
     });
 }
 
-/// A client that reads its answers late gets all of them (refusals, if the leader changes under it),
-/// and nobody waits for it meanwhile.
+/// A client that reads its answers late gets all of them (refusals, if the leader changes), and
+/// nobody waits for it meanwhile.
 #[test]
 fn reads_of_large_values_that_are_taken_late_are_all_answered_and_delay_nobody() {
     const READS: u64 = 200;
