@@ -502,6 +502,12 @@ impl Raft {
             matches!(&progress.state, State::Replicate(r) if r.load == Some(load) || accepts_stale)
         });
         let Some(at) = waiting else { return };
+        if batches.is_none() && !accepts_stale {
+            // They are gone from the log, which the caller has not said yet. Asked again, it would
+            // say the same.
+            self.order_snapshot(at);
+            return;
+        }
         let next = leader.progress[at].next_index();
         let batches = if accepts_stale {
             batches.unwrap_or_default()

@@ -619,6 +619,26 @@ fn e6_entries_that_are_not_in_memory_are_read_back_one_request_at_a_time() {
     assert_eq!(world.raft(3).applied_index(), LogIndex(12));
 }
 
+/// The log had been freed further than the core knew. The leader asked for the same entries again with
+/// each turn, and was told each time that they are gone.
+#[test]
+fn e6_peer_whose_entries_are_gone_from_the_log_is_sent_a_snapshot() {
+    let mut world = lagging();
+    world.settle();
+    world.apply(1, usize::MAX);
+    world.snapshot(1, 99);
+    let load = world.node(1).loads.remove(0);
+    world.raft(1).loaded(load.id, None);
+    assert_eq!(status(&mut world, 1, 3).state, PeerState::Snapshot);
+    world.ready(1);
+    assert!(world.node(1).loads.is_empty());
+    assert_eq!(world.node(1).sendings.len(), 1);
+    world.is_prompt = true;
+    world.settle();
+    assert_eq!(world.node(3).installs, 1);
+    assert_eq!(world.raft(3).applied_index(), LogIndex(11));
+}
+
 #[test]
 fn e6_answer_to_a_request_of_an_earlier_connection_is_ignored() {
     let mut world = lagging();
