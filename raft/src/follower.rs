@@ -69,12 +69,19 @@ impl Raft {
         }
         self.reset_election_timer();
         let contact = Contact { id: from, heard: self.ticks };
+        let committed = self.commit_index;
+        let has_missed_it = matches!(self.role, Role::PreCandidate(_));
         if self.leader().is_none() {
             self.become_follower(self.term, Some(contact.clone()));
         }
         match &mut self.role {
             Role::Follower(follower) => {
                 follower.leader = Some(contact);
+                if has_missed_it {
+                    // What was owed is forgotten with the role, and a leader that has sent a
+                    // snapshot waits for the answer alone.
+                    follower.owe_answer(committed);
+                }
                 Ok(follower)
             }
             Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => {

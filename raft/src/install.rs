@@ -85,7 +85,9 @@ impl Raft {
         let Some(taken) = self.install.take_if(|current| current.id == install) else { return };
         if ok {
             self.install(taken.meta);
-        } else if self.leader() == Some(taken.from) && !taken.is_outdated {
+        } else if !taken.is_outdated {
+            // Said also when the leader is out of hearing: it is still the leader of this term, and
+            // waits for nothing else.
             let hint = self.log.id(self.commit_index).expect("the log reaches the commit index");
             let outcome = AppendOutcome::Rejected { prev: taken.meta.last, hint };
             self.send(taken.from, self.append_reply(outcome));

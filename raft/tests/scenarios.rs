@@ -771,6 +771,44 @@ fn f1_failed_install_is_refused_and_offered_again() {
 }
 
 /// The log would go when the snapshot has come, and what was acknowledged of it with it.
+/// As [`offered`], and then the leader was not heard for long.
+fn offered_and_left_alone() -> (Raft, InstallId, Ready) {
+    let (mut raft, install, mut out) = offered(&[1], &meta(5, 3));
+    for now in 1..=50 {
+        raft.tick(Micros(now * 10_000));
+    }
+    raft.ready(&mut out);
+    assert_eq!((raft.role(), raft.leader()), (RoleKind::PreCandidate, None));
+    assert!(out.snapshots.is_empty(), "the term is the same, and so is its leader");
+    (raft, install, out)
+}
+
+/// The leader waits for the end of the transfer and asks for nothing meanwhile. A refusal that was not
+/// said because no leader was known left it waiting for good.
+#[test]
+fn f1_failed_install_is_refused_also_while_the_leader_is_out_of_hearing() {
+    let (mut raft, install, mut out) = offered_and_left_alone();
+    raft.snapshot_received(install, false);
+    raft.ready(&mut out);
+    let refused = out.messages.iter().find_map(|envelope| {
+        let Message::AppendReply { outcome, .. } = &envelope.message else { return None };
+        let AppendOutcome::Rejected { prev, .. } = outcome else { return None };
+        Some(*prev)
+    });
+    assert_eq!(refused, Some(id(5, 3)));
+}
+
+#[test]
+fn f1_install_that_ends_while_the_leader_is_out_of_hearing_is_acknowledged_when_it_is_back() {
+    let (mut raft, install, mut out) = offered_and_left_alone();
+    raft.snapshot_received(install, true);
+    raft.ready(&mut out);
+    raft.wrote(out.write.take().expect("the log goes").seq);
+    raft.step(NodeId(2), raft::Link(1), heartbeat(6)).unwrap();
+    raft.ready(&mut out);
+    assert_eq!(out.messages.iter().find_map(|e| matched(&e.message)), Some(3));
+}
+
 #[test]
 fn f1_append_that_contradicts_a_snapshot_on_its_way_is_an_error() {
     let (mut raft, install, mut out) = offered(&[1], &meta(5, 3));
