@@ -159,7 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Kind, Term};
+    use crate::{Kind, LogId, Term};
 
     fn entry(term: u64, index: u64) -> Batch {
         Batch::new(Term(term), LogIndex(index), Kind::Normal, &[Bytes::new()])
@@ -217,99 +217,204 @@ mod tests {
         assert_eq!(stream.durable(), Durable { hard_state: at_term(2), index: LogIndex(5) });
     }
 
-    /// A naive disk: the list of all writes, of which the first `acknowledged` are durable.
+    /// A log as a plain list.
+    #[derive(Clone, PartialEq, Eq, Debug, Default)]
+    struct Plain {
+        start: LogId,
+        terms: Vec<Term>,
+    }
+
+    impl Plain {
+        fn last(&self) -> u64 {
+            self.start.index.0 + self.terms.len() as u64
+        }
+
+        fn term(&self, index: u64) -> Option<Term> {
+            if index == self.start.index.0 {
+                return Some(self.start.term);
+            }
+            let at = index.checked_sub(self.start.index.0 + 1)?;
+            self.terms.get(usize::try_from(at).unwrap()).copied()
+        }
+
+        fn truncate(&mut self, last: u64) {
+            self.terms.truncate(usize::try_from(last - self.start.index.0).unwrap());
+        }
+
+        fn reset(&mut self, start: LogId) {
+            *self = Plain { start, terms: Vec::new() };
+        }
+
+        fn apply(&mut self, write: &Write) {
+            if let Some(meta) = &write.reset {
+                self.reset(meta.last);
+            }
+            if let Some(from) = write.truncate_from {
+                self.truncate(from.prev().0);
+            }
+            for batch in &write.batches {
+                assert_eq!(batch.first().0, self.last() + 1);
+                self.terms.push(batch.term());
+            }
+        }
+    }
+
+    /// A naive disk: the list of all writes, of which the first `acknowledged` are durable, and the
+    /// newest snapshot, which is.
     #[derive(Default)]
     struct Disk {
         writes: Vec<Write>,
         acknowledged: usize,
+        snapshot: LogId,
     }
 
     impl Disk {
-        fn terms(&self, writes: usize) -> Vec<Term> {
-            let mut log = Vec::new();
-            for write in &self.writes[..writes] {
-                if let Some(from) = write.truncate_from {
-                    log.truncate(usize::try_from(from.0).unwrap() - 1);
-                }
-                for batch in &write.batches {
-                    assert_eq!(batch.first().0, log.len() as u64 + 1);
-                    log.push(batch.term());
-                }
+        /// What recovery makes of the first `writes` writes.
+        fn recovered(&self, writes: usize) -> Plain {
+            let mut log = Plain::default();
+            self.writes[..writes].iter().for_each(|write| log.apply(write));
+            if log.term(self.snapshot.index.0) != Some(self.snapshot.term) {
+                log.reset(self.snapshot);
             }
             log
         }
     }
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Copy, Debug)]
     enum Step {
         Append(u64),
-        Replace { keep: prop::sample::Index, count: u64 },
+        /// Keeps some of what is not committed.
+        Replace {
+            keep: prop::sample::Index,
+            count: u64,
+        },
+        Commit(prop::sample::Index),
+        /// Takes a snapshot that the log does not hold, this far after the commit index.
+        Reset(u64),
+        /// Takes a snapshot at an entry of the log that is not known to be committed.
+        Cover(prop::sample::Index),
         Seal,
         Wrote(prop::sample::Index),
     }
 
     fn step() -> impl Strategy<Value = Step> {
+        let place = any::<prop::sample::Index>;
         prop_oneof![
-            (1_u64..4).prop_map(Step::Append),
-            (any::<prop::sample::Index>(), 1_u64..4)
-                .prop_map(|(keep, count)| Step::Replace { keep, count }),
-            Just(Step::Seal),
-            any::<prop::sample::Index>().prop_map(Step::Wrote),
+            3 => (1_u64..4).prop_map(Step::Append),
+            3 => (place(), 1_u64..4).prop_map(|(keep, count)| Step::Replace { keep, count }),
+            1 => place().prop_map(Step::Commit),
+            1 => (1_u64..6).prop_map(Step::Reset),
+            1 => place().prop_map(Step::Cover),
+            4 => Just(Step::Seal),
+            4 => place().prop_map(Step::Wrote),
         ]
+    }
+
+    /// The stream and, in lists, what it is told.
+    struct Model {
+        stream: WriteStream,
+        disk: Disk,
+        log: Plain,
+        term: u64,
+        committed: u64,
+    }
+
+    impl Model {
+        fn new() -> Model {
+            let (disk, log) = (Disk::default(), Plain::default());
+            Model { stream: stream(), disk, log, term: 1, committed: 0 }
+        }
+
+        fn append(&mut self, count: u64) {
+            for _ in 0..count {
+                self.log.terms.push(Term(self.term));
+                self.stream.append(entry(self.term, self.log.last()));
+            }
+        }
+
+        /// An index from the commit index to the last.
+        fn uncommitted(&self, place: prop::sample::Index) -> u64 {
+            let count = usize::try_from(self.log.last() - self.committed).unwrap() + 1;
+            self.committed + place.index(count) as u64
+        }
+
+        fn step(&mut self, step: Step) {
+            match step {
+                Step::Append(count) => self.append(count),
+                Step::Replace { keep, count } => {
+                    self.term += 1;
+                    let keep = self.uncommitted(keep);
+                    if keep < self.log.last() {
+                        self.stream.truncate(LogIndex(keep + 1));
+                        self.stream.clamp(LogIndex(keep));
+                    }
+                    self.log.truncate(keep);
+                    self.append(count);
+                }
+                Step::Commit(upto) => self.committed = self.uncommitted(upto),
+                Step::Reset(ahead) => self.reset(ahead),
+                Step::Cover(at) => self.cover(at),
+                Step::Seal => self.seal(),
+                Step::Wrote(upto) => {
+                    let open = self.disk.writes.len() - self.disk.acknowledged;
+                    if open > 0 {
+                        self.disk.acknowledged += upto.index(open) + 1;
+                        self.stream.wrote(WriteSeq(self.disk.acknowledged as u64));
+                    }
+                }
+            }
+        }
+
+        fn reset(&mut self, ahead: u64) {
+            self.term += 1;
+            let last = LogId { term: Term(self.term), index: LogIndex(self.committed + ahead) };
+            self.disk.snapshot = last;
+            self.stream.clamp(LogIndex(self.committed));
+            self.stream.reset(SnapshotMeta { last, ..SnapshotMeta::default() });
+            self.log.reset(last);
+            self.committed = last.index.0;
+        }
+
+        fn cover(&mut self, at: prop::sample::Index) {
+            let index = self.uncommitted(at);
+            if index > self.committed {
+                let term = self.log.term(index).unwrap();
+                self.disk.snapshot = LogId { term, index: LogIndex(index) };
+                self.stream.covered_by_snapshot(LogIndex(index));
+                self.committed = index;
+            }
+        }
+
+        fn seal(&mut self) {
+            let last = LogIndex(self.log.last());
+            self.disk.writes.extend(self.stream.seal(at_term(self.term), last, 0));
+        }
     }
 
     proptest! {
         /// Against the list of all writes: the durable index never exceeds the prefix of the log
-        /// that is on disk after every write that may survive a crash.
+        /// that is there after every write that may survive a crash, in a snapshot or on its own.
         #[test]
         fn durable_index_is_on_disk_after_every_legal_crash(
             steps in prop::collection::vec(step(), 1..40),
         ) {
-            let (mut stream, mut disk) = (stream(), Disk::default());
-            let (mut log, mut term): (Vec<Term>, u64) = (Vec::new(), 1);
+            let mut model = Model::new();
             for step in steps {
-                match step {
-                    Step::Append(count) => {
-                        for _ in 0..count {
-                            log.push(Term(term));
-                            stream.append(entry(term, log.len() as u64));
-                        }
-                    }
-                    Step::Replace { keep, count } => {
-                        term += 1;
-                        let keep = keep.index(log.len() + 1);
-                        if keep < log.len() {
-                            stream.truncate(LogIndex(keep as u64 + 1));
-                            stream.clamp(LogIndex(keep as u64));
-                        }
-                        log.truncate(keep);
-                        for _ in 0..count {
-                            log.push(Term(term));
-                            stream.append(entry(term, log.len() as u64));
-                        }
-                    }
-                    Step::Seal => {
-                        let last = LogIndex(log.len() as u64);
-                        disk.writes.extend(stream.seal(at_term(term), last, 0));
-                    }
-                    Step::Wrote(upto) => {
-                        let open = disk.writes.len() - disk.acknowledged;
-                        if open > 0 {
-                            disk.acknowledged += upto.index(open) + 1;
-                            stream.wrote(WriteSeq(disk.acknowledged as u64));
-                        }
-                    }
-                }
-                let durable = usize::try_from(stream.durable().index.0).unwrap();
+                model.step(step);
+                let Model { stream, disk, log, .. } = &model;
+                let durable = stream.durable().index.0;
+                prop_assert!(durable <= log.last());
                 for survived in disk.acknowledged..=disk.writes.len() {
-                    let image = disk.terms(survived);
-                    prop_assert!(image.len() >= durable);
-                    prop_assert_eq!(&image[..durable], &log[..durable]);
+                    let found = disk.recovered(survived);
+                    prop_assert!(found.last() >= durable);
+                    let known = found.start.index.0.max(log.start.index.0);
+                    for index in known..=durable {
+                        prop_assert_eq!(found.term(index), log.term(index));
+                    }
                 }
             }
-            let last = LogIndex(log.len() as u64);
-            disk.writes.extend(stream.seal(at_term(term), last, 0));
-            prop_assert_eq!(disk.terms(disk.writes.len()), log);
+            model.seal();
+            prop_assert_eq!(model.disk.recovered(model.disk.writes.len()), model.log);
         }
     }
 }
