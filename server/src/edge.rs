@@ -188,6 +188,13 @@ impl Outbox for Edge {
         }
     }
 
+    fn close(&mut self, peer: NodeId, link: Link) {
+        let Some(queue) = self.peers.get(&peer) else { return };
+        queue.close(link);
+        // Whoever empties the queue sees that the link is not current any more, and ends it.
+        queue.ready.notify_one();
+    }
+
     fn answer(&mut self, to: ReplyTo, mut answer: Answer) {
         if let Answer::Status(status) = &mut answer {
             status.connections = self.clients.count() as u64;

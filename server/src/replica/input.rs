@@ -122,6 +122,8 @@ pub enum Answer {
 pub trait Outbox {
     /// Queues a message for a peer; dropped if `link` is gone.
     fn send(&mut self, to: NodeId, link: Link, lane: Lane, message: PeerMessage);
+    /// Ends a link over which the peer broke the protocol.
+    fn close(&mut self, peer: NodeId, link: Link);
     /// Queues an answer; dropped if the client is gone.
     fn answer(&mut self, to: ReplyTo, answer: Answer);
     /// The known leader changed, or where its clients reach it.

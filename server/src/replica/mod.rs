@@ -707,7 +707,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         match message {
             PeerMessage::Raft(message) => {
                 if let Err(error) = self.raft.step(from, link, message) {
-                    tracing::warn!(%from, %error, "a peer broke the protocol");
+                    tracing::warn!(%from, %error, "a peer broke the protocol; the link is closed");
+                    self.out.close(from, link);
                 }
             }
             PeerMessage::SnapshotPull { send, offset } => {

@@ -24,11 +24,23 @@ const STEP_US: u64 = 1_000;
 pub(crate) struct Sent {
     messages: Vec<(NodeId, PeerMessage)>,
     answers: BTreeMap<u64, Answer>,
+    closed: Vec<NodeId>,
+}
+
+impl Sent {
+    /// The peers whose links were closed because they broke the protocol.
+    pub(crate) fn closed(&self) -> &[NodeId] {
+        &self.closed
+    }
 }
 
 impl Outbox for Sent {
     fn send(&mut self, to: NodeId, _: Link, _: Lane, message: PeerMessage) {
         self.messages.push((to, message));
+    }
+
+    fn close(&mut self, peer: NodeId, _: Link) {
+        self.closed.push(peer);
     }
 
     fn answer(&mut self, to: ReplyTo, answer: Answer) {

@@ -6,7 +6,7 @@ mod cluster;
 use bytes::Bytes;
 use cluster::Cluster;
 use protocol::{Certainty, ErrorCode};
-use raft::{Link, LogIndex, Message, NodeId, RoleKind};
+use raft::{AppendOutcome, Link, LogIndex, Message, NodeId, RoleKind};
 use server::peer_message::PeerMessage;
 use server::replica::{Answer, Input};
 use server::state_machine::{Command, Origin, Outcome, Wait};
@@ -120,6 +120,21 @@ fn retried_acquire_takes_the_answer_and_the_first_try_is_told_so() {
     assert_eq!(error.certainty, Certainty::Unknown);
     let answer = cluster.answer(leader, second);
     assert!(matches!(answer, Answer::Outcome(Outcome::NotAcquired)), "{answer:?}");
+}
+
+/// A follower that acknowledges what was never sent to it.
+#[test]
+fn link_of_a_peer_that_breaks_the_protocol_is_closed() {
+    let (mut cluster, leader) = Cluster::led();
+    let from = NodeId(leader % 3 + 1);
+    let term = cluster.node(leader).raft().term();
+    let match_index = LogIndex(1_000);
+    let outcome = AppendOutcome::Accepted { match_index };
+    let reply = Message::AppendReply { term, outcome, last_index: match_index, credit_bytes: 0 };
+    let message = PeerMessage::Raft(reply);
+    cluster.push(leader, Input::Peer { from, link: Link(1), message });
+    cluster.step();
+    assert_eq!(cluster.node(leader).outbox().closed(), [from]);
 }
 
 #[test]

@@ -41,6 +41,11 @@ impl Outbox for Sent {
         self.messages.push((to, link, lane, message));
     }
 
+    /// No fault of the simulator makes a node break the protocol.
+    fn close(&mut self, peer: NodeId, _: Link) {
+        panic!("node {peer} broke the protocol");
+    }
+
     fn answer(&mut self, to: ReplyTo, answer: Answer) {
         self.answers.push((to, answer));
     }
