@@ -490,18 +490,9 @@ impl<D: Disk> Engine<D> {
                 self.retained.publish(kept);
                 let consumed = self.log_bytes_at_begin[slot_of(origin)];
                 self.log_bytes_at_checkpoint = LogBytes { before: 0, consumed };
-                let is_purged = self.maybe_purge();
-                let log_start = self.log.index().start();
-                events.push(Event::CheckpointDurable { origin, info, log_start });
-                events.extend(is_purged.then_some(Event::LogStart { log_start }));
+                events.push(Event::CheckpointDurable { origin, info });
             }
         }
-    }
-
-    /// Drops what every checkpoint that is kept holds; whether that was something.
-    fn maybe_purge(&mut self) -> bool {
-        let covered = self.retained.covered();
-        covered.is_some_and(|covered| self.log.maybe_purge_upto(covered))
     }
 
     fn report(&mut self, acknowledged: Acknowledged, events: &mut Vec<Event>) {
@@ -518,8 +509,8 @@ impl<D: Disk> Engine<D> {
 
     /// Sends frames and advances the jobs. Whether a frame was sent.
     fn send(&mut self, now_us: u64, events: &mut Vec<Event>) -> bool {
-        if self.maybe_purge() {
-            // The last reader of an old checkpoint has gone.
+        // News when a checkpoint is durable, or the last reader of an old one has gone.
+        if self.retained.covered().is_some_and(|covered| self.log.maybe_purge_upto(covered)) {
             events.push(Event::LogStart { log_start: self.log.index().start() });
         }
         self.log.give_up_slots(&mut self.freed);

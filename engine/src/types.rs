@@ -109,8 +109,6 @@ pub enum Event {
         origin: CheckpointOrigin,
         /// Which.
         info: CheckpointInfo,
-        /// The entry before the first one that is still kept.
-        log_start: Position,
     },
     /// A checkpoint ended without a result; nothing of it is left. It may be begun again.
     CheckpointFailed {

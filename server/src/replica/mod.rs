@@ -573,13 +573,10 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         match event {
             EngineEvent::Durable { write } => self.raft.wrote(WriteSeq(write)),
             EngineEvent::Entries { id, result } => self.handle_entries(id, result)?,
-            EngineEvent::CheckpointDurable { origin, info, log_start } => {
-                match origin {
-                    CheckpointOrigin::Installed => self.handle_installed(log_id_of(info.at)),
-                    CheckpointOrigin::Local => self.handle_checkpoint(),
-                }
-                self.raft.purged(log_id_of(log_start));
-            }
+            EngineEvent::CheckpointDurable { origin, info } => match origin {
+                CheckpointOrigin::Installed => self.handle_installed(log_id_of(info.at)),
+                CheckpointOrigin::Local => self.handle_checkpoint(),
+            },
             // Whoever aborted it has moved on.
             EngineEvent::CheckpointFailed { error: CheckpointError::Aborted, .. } => {}
             EngineEvent::CheckpointFailed { origin: CheckpointOrigin::Installed, error } => {

@@ -11,8 +11,15 @@ use server::peer_message::PeerMessage;
 use server::replica::{Answer, Input};
 use server::state_machine::{Command, Origin, Outcome, Wait};
 
-fn try_acquire() -> Command {
-    Command::LockAcquire { name: Bytes::from_static(b"lock"), wait: Wait::Try }
+/// A cluster with a leader, one session that holds the lock, and another one, which is returned.
+fn with_held_lock() -> (Cluster, u64, u64) {
+    let (mut cluster, leader) = Cluster::led();
+    let holder = cluster.open_session(leader, 1);
+    let other = cluster.open_session(leader, 2);
+    let acquire = Command::LockAcquire { name: Bytes::from_static(b"lock"), wait: Wait::Try };
+    let held = cluster.propose(leader, origin(holder), &acquire);
+    assert!(matches!(cluster.answer(leader, held), Answer::Outcome(Outcome::Granted { .. })));
+    (cluster, leader, other)
 }
 
 fn origin(session: u64) -> Origin {
@@ -63,11 +70,7 @@ fn stopping_leader_without_a_majority_ends_with_an_unknown_outcome() {
 /// committed the first entry of its term. The limit of such a wait was forgotten when it had.
 #[test]
 fn acquire_that_came_before_the_leader_was_ready_gives_up_when_its_wait_is_over() {
-    let (mut cluster, old) = Cluster::led();
-    let holder = cluster.open_session(old, 1);
-    let waiter = cluster.open_session(old, 2);
-    let held = cluster.propose(old, origin(holder), &try_acquire());
-    assert!(matches!(cluster.answer(old, held), Answer::Outcome(Outcome::Granted { .. })));
+    let (mut cluster, old, waiter) = with_held_lock();
     cluster.cut_off(old);
     let new = cluster.run_until(|cluster| {
         let mut others = (1..=3).filter(|id| *id != old);
@@ -109,11 +112,7 @@ fn is_heartbeat_reply(input: &Input) -> bool {
 
 #[test]
 fn retried_acquire_takes_the_answer_and_the_first_try_is_told_so() {
-    let (mut cluster, leader) = Cluster::led();
-    let holder = cluster.open_session(leader, 1);
-    let waiter = cluster.open_session(leader, 2);
-    let held = cluster.propose(leader, origin(holder), &try_acquire());
-    cluster.answer(leader, held);
+    let (mut cluster, leader, waiter) = with_held_lock();
     let first = cluster.acquire(leader, origin(waiter), 100);
     let second = cluster.acquire(leader, origin(waiter), 100);
     let Answer::Error(error) = cluster.answer(leader, first) else { panic!("it went on") };

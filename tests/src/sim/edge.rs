@@ -115,7 +115,7 @@ impl Edge {
             } else {
                 HANDSHAKE_BODY_BYTES_MAX
             };
-            match frame::decode(&mut conn.input, cap) {
+            match frame::decode_request(&mut conn.input, cap) {
                 Ok(Some(frame)) if conn.is_ready => {
                     conn.request(frame, serving, &self.limits, &mut work);
                 }
