@@ -93,7 +93,7 @@ impl Node {
     fn checkpoint_if_due(&mut self) {
         let origin = CheckpointOrigin::Local;
         if self.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES
-            && self.engine.checkpoint_begin(self.last, origin, 4096).is_ok()
+            && self.engine.checkpoint_begin(self.last, origin, 4096, Vec::new()).is_ok()
         {
             self.engine.checkpoint_push(origin, b"state");
             self.engine.checkpoint_finish(origin);

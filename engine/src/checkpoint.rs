@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!      0  header (4,096)      which log, which entry, how long; written last, when the length is known
-//!  4,096  block 0 (65,536)    32 bytes of header, up to 65,504 bytes of body
+//!  4,096  block 0 (65,536)    32 bytes of header, up to 65,504 bytes of what is stored: first the table of
+//!                             the slots that hold values, then the body
 //!      …  block n             the last one is cut to a multiple of 4,096
 //!      …  footer (4,096)      the header's checksum and one over all blocks
 //! ```
@@ -17,7 +18,8 @@ use crate::error::Check;
 use crate::format::{
     ALIGN_SHIFT, BLOCK_BYTES, CHECKPOINT_BLOCK_BODY_BYTES, CHECKPOINT_BLOCK_BYTES,
     CHECKPOINT_BLOCK_HEADER_BYTES, CHECKPOINT_BLOCK_MAGIC, CHECKPOINT_FOOTER_MAGIC,
-    CHECKPOINT_HEADER_BYTES, CHECKPOINT_MAGIC, CHECKSUM_CRC32_IEEE, FORMAT_VERSION, NUMBER_MAX,
+    CHECKPOINT_HEADER_BYTES, CHECKPOINT_MAGIC, CHECKPOINT_SLOT_BYTES, CHECKPOINT_SLOTS_ALIGN_BYTES,
+    CHECKSUM_CRC32_IEEE, FORMAT_VERSION, NUMBER_MAX,
 };
 use crate::types::{CheckpointInfo, Position};
 
@@ -40,7 +42,7 @@ impl CheckpointHeader {
     /// Writes the header block and returns its checksum.
     pub(crate) fn encode_into(&self, out: &mut [u8]) -> u32 {
         let (magic, checked) = out.split_at_mut(12);
-        let CheckpointInfo { at, installed, body_bytes, durable_seq } = self.info;
+        let CheckpointInfo { at, installed, body_bytes, durable_seq, slots_count } = self.info;
         Writer::new(checked)
             .u16(FORMAT_VERSION)
             .u8(ALIGN_SHIFT)
@@ -53,8 +55,9 @@ impl CheckpointHeader {
             .u64(self.salt)
             .u64(durable_seq)
             .u64(body_bytes)
-            .u64(block_count(body_bytes))
+            .u64(block_count(self.info.stored_bytes()))
             .u32(self.blocks_crc)
+            .u32(slots_count)
             .zeros();
         let checksum = crc(checked);
         Writer::new(magic).bytes(&CHECKPOINT_MAGIC).u32(checksum);
@@ -89,7 +92,7 @@ impl CheckpointHeader {
         if header.info.at.index.max(header.info.durable_seq) > NUMBER_MAX {
             return Err(Check::Range);
         }
-        match file_bytes_of(header.info.body_bytes) {
+        match file_bytes_of(header.info.stored_bytes()) {
             Some(needed) if needed <= file_bytes => Ok((header, checksum)),
             _ => Err(Check::Length),
         }
@@ -109,8 +112,9 @@ impl CheckpointHeader {
         let body_bytes = reader.u64()?;
         let stated_count = reader.u64()?;
         let blocks_crc = reader.u32()?;
-        let info = CheckpointInfo { at, installed, body_bytes, durable_seq };
-        (stated_count == block_count(body_bytes)).then_some(CheckpointHeader {
+        let slots_count = reader.u32()?;
+        let info = CheckpointInfo { at, installed, body_bytes, durable_seq, slots_count };
+        (stated_count == block_count(info.stored_bytes())).then_some(CheckpointHeader {
             log_id,
             node,
             info,
@@ -139,6 +143,23 @@ impl CheckpointHeader {
         self.encode_footer_into(header_crc, &mut expected);
         if block == expected { Ok(()) } else { Err(Check::Footer) }
     }
+}
+
+/// The table of slots as it is stored before the body.
+pub(crate) fn encode_slots(slots: &[u32]) -> Vec<u8> {
+    let bytes = slots.len() * CHECKPOINT_SLOT_BYTES;
+    let mut table = Vec::with_capacity(bytes.next_multiple_of(CHECKPOINT_SLOTS_ALIGN_BYTES));
+    for slot in slots {
+        table.extend_from_slice(&slot.to_le_bytes());
+    }
+    table.resize(table.len().next_multiple_of(CHECKPOINT_SLOTS_ALIGN_BYTES), 0);
+    table
+}
+
+/// The slots of a table.
+pub(crate) fn decode_slots(table: &[u8], count: u32) -> Option<Vec<u32>> {
+    let mut reader = Reader::new(table);
+    (0..count).map(|_| reader.u32()).collect()
 }
 
 /// How many blocks hold this many body bytes.
@@ -241,22 +262,32 @@ impl Verifier {
 
     /// Whether every block has been seen and the footer is next.
     pub(crate) fn is_at_footer(&self) -> bool {
-        self.next == block_count(self.header.info.body_bytes)
+        self.next == block_count(self.header.info.stored_bytes())
     }
 
-    /// Takes whole blocks from the next one on and gives their bodies to `sink`.
+    /// Bytes of the slot table that are still to come.
+    fn table_left(&self) -> usize {
+        let seen = self.next * CHECKPOINT_BLOCK_BODY_BYTES as u64;
+        let left = self.header.info.table_bytes().saturating_sub(seen);
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// Takes whole blocks from the next one on and gives what they hold of the body to `sink`.
     pub(crate) fn blocks(
         &mut self,
         mut bytes: &[u8],
         sink: &mut dyn FnMut(&[u8]) -> Result<(), Check>,
     ) -> Result<(), Check> {
         while !bytes.is_empty() && !self.is_at_footer() {
-            let body_bytes = self.header.info.body_bytes;
+            let body_bytes = self.header.info.stored_bytes();
             let file_bytes = block_file_bytes(self.next, body_bytes).min(bytes.len());
             let (block, rest) = bytes.split_at_checked(file_bytes).ok_or(Check::Unreadable)?;
             let length = block_body_bytes(self.next, body_bytes);
             let (body, checksum) = open_block(block, self.header.salt, self.next, length)?;
-            sink(body)?;
+            let body = body.get(self.table_left()..).unwrap_or_default();
+            if !body.is_empty() {
+                sink(body)?;
+            }
             self.blocks.update(&checksum.to_le_bytes());
             self.next += 1;
             bytes = rest;
@@ -301,6 +332,7 @@ mod tests {
                 installed: true,
                 body_bytes: body.len() as u64,
                 durable_seq: 6,
+                slots_count: 0,
             },
             salt: 5,
             blocks_crc: hasher.finalize(),
@@ -335,6 +367,21 @@ mod tests {
             let file = file_of(&body);
             assert_eq!(Some(file.len() as u64), file_bytes_of(bytes as u64));
             assert_eq!(body_of(&file), Ok(body), "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_table_of_slots_comes_back_and_is_padded() {
+        for count in 0..10 {
+            let slots: Vec<u32> = (0..count).map(|slot| slot * 7).collect();
+            let table = encode_slots(&slots);
+            let at = Position { index: 1, term: 1 };
+            let (body_bytes, slots_count) = (5, count);
+            let info =
+                CheckpointInfo { at, installed: false, body_bytes, durable_seq: 0, slots_count };
+            assert_eq!(table.len() as u64, info.table_bytes());
+            assert_eq!(decode_slots(&table, count), Some(slots));
+            assert_eq!(decode_slots(&table[..table.len().min(3)], 1), None);
         }
     }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::buffer::AlignedBuf;
 use crate::checkpoint::{
-    CheckpointHeader, Verifier, block_count, block_file_bytes, block_offset, file_bytes_of,
-    footer_offset, seal_block,
+    CheckpointHeader, Verifier, block_count, block_file_bytes, block_offset, encode_slots,
+    file_bytes_of, footer_offset, seal_block,
 };
 use crate::error::{Check, CheckpointError, Fault};
 use crate::format::{
@@ -78,6 +78,7 @@ pub(crate) struct CheckpointWriter {
     allocated: u64,
 
     header: CheckpointHeader,
+    slots: Vec<u32>,
     blocks: crc32fast::Hasher,
     /// The chunk that is being filled and the body bytes in its last block.
     fill: AlignedBuf,
@@ -93,14 +94,18 @@ pub(crate) struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// Begins a checkpoint whose header is complete but for the lengths. `attempt` tells its temporary file apart.
+    /// Begins a checkpoint whose header is complete but for the lengths, and whose values lie in these slots.
+    /// `attempt` tells its temporary file apart.
     pub(crate) fn begin(
         origin: CheckpointOrigin,
         header: CheckpointHeader,
+        slots: Vec<u32>,
         bytes_announced: u64,
         attempt: u64,
         disk: &mut dyn Disk,
     ) -> CheckpointWriter {
+        assert!(header.info.slots_count as usize == slots.len());
+        let announced = header.info.table_bytes().saturating_add(bytes_announced);
         let path = format!("{CHECKPOINT_DIR}/{:016x}.{attempt}.tmp", header.info.at.index);
         let mut writer = CheckpointWriter {
             origin,
@@ -109,8 +114,9 @@ impl CheckpointWriter {
             state: State::Creating,
             in_flight: 0,
             is_growing: false,
-            allocated: file_bytes_of(bytes_announced).unwrap_or(u64::MAX),
+            allocated: file_bytes_of(announced).unwrap_or(u64::MAX),
             header,
+            slots,
             blocks: crc32fast::Hasher::new(),
             fill: AlignedBuf::zeroed(CHUNK_BYTES),
             sealed_in_fill: 0,
@@ -125,6 +131,7 @@ impl CheckpointWriter {
         };
         let path = writer.path.clone();
         writer.submit(Op::Open { path, mode: OpenMode::CreateNew }, disk);
+        writer.fill(&encode_slots(&writer.slots));
         writer
     }
 
@@ -149,24 +156,28 @@ impl CheckpointWriter {
     /// Adds to the body.
     ///
     /// Requires: there is room. After a failure that the caller has not seen yet, the bytes are dropped.
-    pub(crate) fn push(&mut self, mut bytes: &[u8], disk: &mut dyn Disk) {
+    pub(crate) fn push(&mut self, bytes: &[u8], disk: &mut dyn Disk) {
         if self.failure.is_some() {
             return;
         }
         assert!(bytes.len() <= self.room());
+        self.header.info.body_bytes += bytes.len() as u64;
+        self.fill(bytes);
+        self.advance(disk);
+    }
+
+    fn fill(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let count = bytes.len().min(CHECKPOINT_BLOCK_BODY_BYTES - self.in_block);
             let (part, rest) = bytes.split_at(count);
             let at = self.block_start() + CHECKPOINT_BLOCK_HEADER_BYTES + self.in_block;
             self.fill.as_mut_slice()[at..at + count].copy_from_slice(part);
             self.in_block += count;
-            self.header.info.body_bytes += count as u64;
             if self.in_block == CHECKPOINT_BLOCK_BODY_BYTES {
                 self.seal();
             }
             bytes = rest;
         }
-        self.advance(disk);
     }
 
     /// The body is complete.
@@ -185,7 +196,7 @@ impl CheckpointWriter {
         self.header_crc = self.header.encode_into(head.as_mut_slice());
         let mut footer = AlignedBuf::zeroed(CHECKPOINT_HEADER_BYTES);
         self.header.encode_footer_into(self.header_crc, footer.as_mut_slice());
-        let offset = footer_offset(self.header.info.body_bytes);
+        let offset = footer_offset(self.header.info.stored_bytes());
         self.waiting.push_back(Chunk { offset, buf: footer });
         self.waiting.push_back(Chunk { offset: 0, buf: head });
         self.advance(disk);
@@ -228,7 +239,7 @@ impl CheckpointWriter {
     fn end_fill(&mut self) {
         let Some(last) = self.sealed_in_fill.checked_sub(1) else { return };
         let first = self.sealed - self.sealed_in_fill;
-        let body_bytes = if self.is_finished { self.header.info.body_bytes } else { u64::MAX };
+        let body_bytes = if self.is_finished { self.header.info.stored_bytes() } else { u64::MAX };
         let last_bytes = block_file_bytes(first + last, body_bytes);
         let bytes =
             usize::try_from(last).expect("at most 16") * CHECKPOINT_BLOCK_BYTES + last_bytes;
@@ -277,7 +288,8 @@ impl CheckpointWriter {
     }
 
     fn file_bytes(&self) -> u64 {
-        file_bytes_of(self.header.info.body_bytes).expect("a body that was written has a length")
+        file_bytes_of(self.header.info.stored_bytes())
+            .expect("a body that was written has a length")
     }
 
     fn final_path(&self) -> String {
@@ -390,7 +402,8 @@ impl CheckpointWriter {
             State::SyncingDir if self.failure.is_some() => self.close(self.open_file(), disk),
             State::SyncingDir => {
                 let CheckpointHeader { info, salt, .. } = self.header;
-                return Some(Outcome::Durable(Kept::new(info, salt, self.open_file())));
+                let slots = std::mem::take(&mut self.slots);
+                return Some(Outcome::Durable(Kept::new(info, salt, self.open_file(), slots)));
             }
             State::Failing => match self.file {
                 Some(file) => self.close(file, disk),
@@ -436,7 +449,7 @@ impl CheckpointWriter {
 
     /// Gives the place of the next piece, or none after the footer.
     fn check_piece(&mut self, bytes: &[u8]) -> Result<Option<(u64, usize)>, Check> {
-        let body_bytes = self.header.info.body_bytes;
+        let body_bytes = self.header.info.stored_bytes();
         let verifier = match &mut self.verifier {
             Some(verifier) if verifier.is_at_footer() => {
                 verifier.footer(bytes)?;

@@ -7,8 +7,11 @@
 //! - Any error of a write, sync, rename or directory sync is final: nothing is acknowledged any more (P4).
 //! - A background job does one small step for each completion, so a turn stays short.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::blocking::Blocking;
 use crate::checkpoint::{CheckpointHeader, Verifier};
@@ -19,11 +22,15 @@ use crate::io::{Class, Completion, Disk, FileId, Op, Wake, WriteBuf, WriteSync};
 use crate::log::{Acknowledged, Built, Log};
 use crate::meta;
 use crate::opening::verify;
+use crate::pins::Limbo;
 use crate::reads::{Context, Reads};
 use crate::retained::Retained;
 use crate::slots::SlotTable;
 use crate::tags::Owner;
-use crate::types::{Append, CheckpointInfo, CheckpointOrigin, Event, Meta, Position, Room, Status};
+use crate::types::{
+    Append, CheckpointInfo, CheckpointOrigin, Event, Location, Meta, Position, Room, Status, Wanted,
+};
+use crate::values::Reader;
 
 /// The most that is reserved for a checkpoint on the word of whoever announces it: 4 TiB.
 const CHECKPOINT_RESERVED_BYTES_MAX: u64 = 1 << 42;
@@ -40,6 +47,11 @@ pub struct Engine<D: Disk> {
     log: Log,
     slots: SlotTable,
     retained: Retained,
+    /// Slots without a live entry that hold values of a checkpoint.
+    held: BTreeSet<u32>,
+    /// Slots that nobody needs, until nobody reads them either.
+    limbo: Limbo,
+    reader: Reader,
     reads: Reads,
     /// Local, installed.
     writers: [Option<CheckpointWriter>; 2],
@@ -80,9 +92,11 @@ impl<D: Disk> Engine<D> {
         log: Log,
         retained: Retained,
     ) -> Engine<D> {
-        for slot in log.slots_in_use() {
-            slots.take(slot);
-        }
+        let in_log: BTreeSet<u32> = log.slots_in_use().collect();
+        let held: BTreeSet<u32> = retained.slots().difference(&in_log).copied().collect();
+        in_log.iter().chain(&held).for_each(|slot| slots.take(*slot));
+        let limbo = Limbo::default();
+        let reader = Reader::new(log.shared_tail(), limbo.pins());
         let seq = retained.newest().map_or(0, |newest| newest.durable_seq);
         let before = log.bytes_after(seq);
         Engine {
@@ -92,6 +106,9 @@ impl<D: Disk> Engine<D> {
             log,
             slots,
             retained,
+            held,
+            limbo,
+            reader,
             reads: Reads::default(),
             writers: [None, None],
             attempts: 0,
@@ -249,6 +266,49 @@ impl<D: Disk> Engine<D> {
         self.reads.begin_entries(id, first, last, bytes_max);
     }
 
+    /// Where the payload of an entry lies. None until a frame that holds it has been handed to the disk, and after
+    /// `forget_places_upto`; every entry after the newest checkpoint has a place when it is first read back.
+    pub fn place(&self, index: u64) -> Option<Location> {
+        self.log.place(index)
+    }
+
+    /// Places of entries up to this one are not asked for any more: they are applied.
+    pub fn forget_places_upto(&mut self, index: u64) {
+        self.log.forget_places_upto(index);
+    }
+
+    /// Looks values up on other threads, and pins slots.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Asks for values, from memory or from the disk. [`Event::Values`] answers with `id`.
+    ///
+    /// Requires: the caller holds a [`crate::Pin`] that is older than its look at the index, until the answer.
+    pub fn read_values(&mut self, id: u64, wanted: Vec<Wanted>) {
+        let mut context = Context {
+            log: &self.log,
+            slots: &mut self.slots,
+            retained: &mut self.retained,
+            disk: &mut self.disk,
+            events: &mut self.early,
+        };
+        self.reads.begin_values(id, wanted, &self.reader, &mut context);
+    }
+
+    /// Queues values that belong to no entry of this log: those of a snapshot. Returns their name;
+    /// [`Event::ValuesPlaced`] says where they lie. They stay until `values_settled`.
+    ///
+    /// Requires: at most [`crate::Options::entry_bytes_max`] bytes.
+    pub fn append_values(&mut self, payload: Bytes) -> u64 {
+        self.log.append_values(payload)
+    }
+
+    /// The values that were appended so far are those of a durable checkpoint, or nobody's any more.
+    pub fn values_settled(&mut self) {
+        self.log.release_values();
+    }
+
     /// Log bytes after the newest checkpoint, whole slots where a segment has been sealed.
     pub fn log_bytes_since_checkpoint(&self) -> u64 {
         let LogBytes { before, consumed } = self.log_bytes_at_checkpoint;
@@ -275,6 +335,8 @@ impl<D: Disk> Engine<D> {
             in_flight: self.log.in_flight(),
             queued_bytes: self.log.queued_bytes(),
             slots_live,
+            slots_held: self.held.len() + self.limbo.count(),
+            values_read: self.reads.values_read(),
             slots_ready: self.slots.ready_count(),
             slots: self.slots.count(),
             log_bytes: slots_live as u64 * self.meta.slot_bytes,
@@ -293,14 +355,17 @@ impl<D: Disk> Engine<D> {
 
     // Checkpoints.
 
-    /// Begins a checkpoint of the state at `at`; `bytes_announced` is reserved first, more is taken if it is needed.
+    /// Begins a checkpoint of the state at `at`, whose values lie in `slots`; these are kept as long as the checkpoint.
+    /// `bytes_announced` is reserved first, more is taken if it is needed.
     ///
-    /// Errors: another one of this origin is in progress, `at` is not durable (local) or not newer than the newest.
+    /// Errors: another one of this origin is in progress, `at` (local) or a value (installed) is not durable, or `at` is
+    /// not newer than the newest.
     pub fn checkpoint_begin(
         &mut self,
         at: Position,
         origin: CheckpointOrigin,
         bytes_announced: u64,
+        slots: Vec<u32>,
     ) -> Result<(), CheckpointError> {
         let is_same = |writer: &CheckpointWriter| writer.index() == at.index;
         if self.writers[slot_of(origin)].is_some() || self.writers.iter().flatten().any(is_same) {
@@ -309,7 +374,11 @@ impl<D: Disk> Engine<D> {
         let durable = self.log.durable();
         let is_durable = at.index <= durable.index
             && self.log.index().term_at(at.index).is_none_or(|term| term == at.term);
-        if origin == CheckpointOrigin::Local && !is_durable {
+        let is_durable = match origin {
+            CheckpointOrigin::Local => is_durable,
+            CheckpointOrigin::Installed => self.log.has_durable_values(),
+        };
+        if !is_durable {
             return Err(CheckpointError::NotDurable { at, durable });
         }
         if let Some(CheckpointInfo { at: newest, .. }) = self.retained.newest()
@@ -318,23 +387,29 @@ impl<D: Disk> Engine<D> {
             return Err(CheckpointError::NotNewer { at, newest });
         }
         self.attempts += 1;
-        let header = self.checkpoint_header(at, origin);
+        let slots_count = u32::try_from(slots.len()).expect("slots are numbered in 32 bits");
+        let header = self.checkpoint_header(at, origin, slots_count);
         // No more is reserved than any file system holds; the rest shows when it is written.
         let announced = bytes_announced.min(CHECKPOINT_RESERVED_BYTES_MAX);
         let disk = &mut self.disk;
-        let writer = CheckpointWriter::begin(origin, header, announced, self.attempts, disk);
+        let writer = CheckpointWriter::begin(origin, header, slots, announced, self.attempts, disk);
         self.writers[slot_of(origin)] = Some(writer);
         self.log_bytes_at_begin[slot_of(origin)] = self.log.consumed_bytes();
         Ok(())
     }
 
-    fn checkpoint_header(&mut self, at: Position, origin: CheckpointOrigin) -> CheckpointHeader {
+    fn checkpoint_header(
+        &mut self,
+        at: Position,
+        origin: CheckpointOrigin,
+        slots_count: u32,
+    ) -> CheckpointHeader {
         let installed = origin == CheckpointOrigin::Installed;
         let durable_seq = self.log.durable_seq();
         CheckpointHeader {
             log_id: self.meta.log_id,
             node: self.meta.node,
-            info: CheckpointInfo { at, installed, body_bytes: 0, durable_seq },
+            info: CheckpointInfo { at, installed, body_bytes: 0, durable_seq, slots_count },
             salt: self.log.next_salt(),
             blocks_crc: 0,
         }
@@ -513,10 +588,7 @@ impl<D: Disk> Engine<D> {
         if self.retained.covered().is_some_and(|covered| self.log.maybe_purge_upto(covered)) {
             events.push(Event::LogStart { log_start: self.log.index().start() });
         }
-        self.log.give_up_slots(&mut self.freed);
-        for slot in self.freed.drain(..) {
-            self.slots.free(slot);
-        }
+        self.free_slots();
         let has_sent = self.send_frames(now_us, events);
         let mut context = Context {
             log: &self.log,
@@ -532,12 +604,33 @@ impl<D: Disk> Engine<D> {
         has_sent
     }
 
+    /// A slot without a live entry is held while a checkpoint has values in it, then waits for its readers. What was
+    /// written since the oldest checkpoint lies in the log, so values that are live now are in one or the other.
+    fn free_slots(&mut self) {
+        self.log.give_up_slots(&mut self.freed);
+        let is_news = !self.freed.is_empty() || self.retained.take_changed();
+        if is_news {
+            self.held.extend(self.freed.drain(..));
+            let needed = self.retained.slots();
+            let unneeded: Vec<u32> = self.held.difference(&needed).copied().collect();
+            self.held.retain(|slot| needed.contains(slot));
+            if !unneeded.is_empty() {
+                self.limbo.give_up(unneeded);
+            }
+        }
+        for slot in self.limbo.take_free() {
+            self.slots.free(slot);
+        }
+    }
+
     fn send_frames(&mut self, now_us: u64, events: &mut Vec<Event>) -> bool {
         let mut has_sent = false;
         loop {
             let mut acknowledged = Acknowledged::default();
             let built = self.log.next_frame(now_us, self.slots.ready(), &mut acknowledged);
             self.report(acknowledged, events);
+            let placed = self.log.take_placed();
+            events.extend(placed.map(|(id, location)| Event::ValuesPlaced { id, location }));
             let Some(Built { seq, slot, offset, frame, opens_slot }) = built else {
                 return has_sent;
             };
@@ -571,7 +664,7 @@ fn stream(
     io.read_whole(file, 0, CHECKPOINT_HEADER_BYTES as u64, &mut bytes)?;
     let (header, checksum) = CheckpointHeader::decode(&bytes, log_id, u64::MAX)?;
     let mut verifier = Verifier::new(header, checksum);
-    verify(io, file, &mut verifier, header.info.body_bytes, sink)
+    verify(io, file, &mut verifier, header.info.stored_bytes(), sink)
 }
 
 fn slot_of(origin: CheckpointOrigin) -> usize {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::types::Position;
+use crate::types::{Location, Position};
 
 /// The first check that some bytes did not pass.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -408,6 +408,14 @@ pub enum ReadError {
     /// Retry elsewhere: the bytes are not what was written.
     #[error("the log is damaged: {0}")]
     Damaged(Box<Damage>),
+    /// Retry elsewhere: what lies there is not the value that was written.
+    #[error("the value in {location} is damaged: it fails its {check} check")]
+    ValueDamaged {
+        /// Where it should be.
+        location: Location,
+        /// What it failed; [`Check::Address`] is another key.
+        check: Check,
+    },
     /// Retry elsewhere: a checkpoint block is not what was written.
     #[error("checkpoint {index} is damaged: block {block} fails its {check} check")]
     CheckpointDamaged {

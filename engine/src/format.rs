@@ -6,7 +6,7 @@
 pub const BLOCK_BYTES: usize = 4096;
 
 /// The version that every header states. Another one is refused by name.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// Blocks are `1 << ALIGN_SHIFT` bytes.
 pub const ALIGN_SHIFT: u8 = 12;
@@ -63,8 +63,8 @@ pub const RECORD_RESET: u8 = 3;
 pub const RECORD_COMPACT: u8 = 4;
 /// Reserved: fills a damaged hole and truncates nothing.
 pub const RECORD_REPAIR: u8 = 5;
-/// Reserved: a relocated value.
-pub const RECORD_VALUE: u8 = 6;
+/// Values that no entry of this log holds: those of a snapshot that a peer sent.
+pub const RECORD_VALUES: u8 = 6;
 
 /// The first bytes of a checkpoint.
 pub const CHECKPOINT_MAGIC: [u8; 8] = *b"HFCKPT\0\x01";
@@ -79,6 +79,10 @@ pub const CHECKPOINT_BLOCK_HEADER_BYTES: usize = 32;
 /// Body bytes in a full checkpoint block.
 pub const CHECKPOINT_BLOCK_BODY_BYTES: usize =
     CHECKPOINT_BLOCK_BYTES - CHECKPOINT_BLOCK_HEADER_BYTES;
+/// One slot in the table at the start of a checkpoint's body: the slots that hold its values.
+pub const CHECKPOINT_SLOT_BYTES: usize = 4;
+/// The table is padded to a multiple of this.
+pub const CHECKPOINT_SLOTS_ALIGN_BYTES: usize = 16;
 /// The first bytes of a checkpoint block.
 pub const CHECKPOINT_BLOCK_MAGIC: [u8; 4] = *b"HFCB";
 

@@ -11,13 +11,14 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use bytes::Bytes;
 use crc32fast::Hasher;
 
 use crate::codec::{Reader, Writer, crc, crc_of_two};
 use crate::error::Check;
 use crate::format::{
     BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_KIND_DATA, FRAME_KIND_NOTE, FRAME_MAGIC, NUMBER_MAX,
-    RECORD_ALIGN_BYTES, RECORD_ENTRY, RECORD_HEADER_BYTES, RECORD_RESET,
+    RECORD_ALIGN_BYTES, RECORD_ENTRY, RECORD_HEADER_BYTES, RECORD_RESET, RECORD_VALUES,
 };
 use crate::types::{Entry, HardState, Position};
 
@@ -229,6 +230,8 @@ pub(crate) enum RecordKind {
     Entry(u8),
     /// The log continues after the record's position.
     Reset,
+    /// Values that belong to no entry of this log.
+    Values,
 }
 
 /// One line of a record table whose payload has been verified.
@@ -247,12 +250,15 @@ pub(crate) struct Record {
 pub(crate) enum Staged {
     Entry(Entry),
     Reset(Position),
+    /// Values, and the name that the caller knows them by.
+    Values(u64, Bytes),
 }
 
 impl Staged {
     fn payload(&self) -> &[u8] {
         match self {
             Staged::Entry(entry) => &entry.payload,
+            Staged::Values(_, payload) => payload,
             Staged::Reset(_) => &[],
         }
     }
@@ -309,6 +315,7 @@ fn encode_line(line: &mut [u8], record: &Staged, payload: &[u8]) {
             (RECORD_ENTRY, *kind, Position { index: *index, term: *term })
         }
         Staged::Reset(at) => (RECORD_RESET, 0, *at),
+        Staged::Values(..) => (RECORD_VALUES, 0, Position::default()),
     };
     let (summary, checked) = line.split_at_mut(8);
     Writer::new(checked).u64(at.index).u64(at.term).u8(kind).u8(entry_kind).zeros();
@@ -370,6 +377,7 @@ fn decode_line(line: &[u8], start: usize) -> Option<(Record, u32)> {
     let kind = match (reader.u8()?, reader.u8()?) {
         (RECORD_ENTRY, entry_kind) => RecordKind::Entry(entry_kind),
         (RECORD_RESET, 0) => RecordKind::Reset,
+        (RECORD_VALUES, 0) if at == Position::default() => RecordKind::Values,
         _ => return None,
     };
     (reader.u16()? == 0 && reader.u32()? == 0)
@@ -379,8 +387,6 @@ fn decode_line(line: &[u8], start: usize) -> Option<(Record, u32)> {
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, reason = "a test that is out of bounds fails, as it should")]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     const TAG: LogTag = LogTag(7);

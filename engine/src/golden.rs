@@ -64,7 +64,13 @@ fn checkpoint_header() -> CheckpointHeader {
     CheckpointHeader {
         log_id: LOG_ID,
         node: 1,
-        info: CheckpointInfo { at, installed: false, body_bytes: 70_000, durable_seq: 40 },
+        info: CheckpointInfo {
+            at,
+            installed: false,
+            body_bytes: 70_000,
+            durable_seq: 40,
+            slots_count: 3,
+        },
         salt: 0x0102_0304_0506_0708,
         blocks_crc: 0xAABB_CCDD,
     }

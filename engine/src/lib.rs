@@ -28,6 +28,8 @@ mod log;
 mod meta;
 mod opening;
 mod options;
+mod pins;
+mod places;
 mod random;
 mod reads;
 mod recovery;
@@ -39,15 +41,18 @@ mod slots;
 mod tags;
 mod tail;
 mod types;
+mod values;
 
 pub use dir::DirLock;
 pub use engine::Engine;
 pub use error::{Check, CheckpointError, Damage, EngineError, OpenError, Proof, ReadError};
 pub use opening::{Opened, open};
 pub use options::Options;
+pub use pins::Pin;
 pub use recovery::TornTail;
 pub use report::{Recovered, Report};
 pub use types::{
-    Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Meta, Position,
-    Room, Status,
+    Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Location, Meta,
+    Position, Room, Status, Wanted,
 };
+pub use values::Reader;

@@ -8,24 +8,30 @@
 //! - A segment is opened only when no frame is in flight, so its header may speak for everything before it.
 //! - After an open nothing is appended to an older segment: the first frame opens a new one.
 //! - A slot is given up only when the frame that opened the newest segment is durable, and then only if no live
-//!   entry lies in it or before it.
+//!   entry lies in it or before it, and no values that belong to no checkpoint yet.
 //! - A block of a segment is written once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use parking_lot::{RwLock, RwLockReadGuard};
+
 use crate::buffer::{Frame, FramePool};
-use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_COUNT_MAX, SEGMENT_HEADER_BYTES};
+use crate::format::{
+    BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_COUNT_MAX, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+};
 use crate::frame::{
     FrameHeader, FrameKind, LogTag, Predecessor, Staged, encode, padded_frame_bytes, record_bytes,
 };
 use crate::index::{FramePlace, LogIndex};
 use crate::options::Options;
+use crate::places::Places;
 use crate::random::Random;
 use crate::recovery::{RecoveredLog, Segment};
 use crate::segment::{SegmentHeader, ValidEnd};
-use crate::tail::{Tail, TailFrame};
-use crate::types::{Append, Entry, HardState, Position};
+use crate::tail::{SharedTail, Tail, TailFrame};
+use crate::types::{Append, Entry, HardState, Location, Position};
 
 /// What waits for a frame, in order.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ enum Queued {
     HardState(HardState),
     Reset(Position),
     Entry(Entry),
+    /// Values that belong to no entry, and their name.
+    Values(u64, Bytes),
     /// The write of this number is complete with what is before.
     End(u64),
 }
@@ -96,6 +104,19 @@ pub(crate) struct LogCounters {
     pub(crate) padding_bytes: u64,
 }
 
+/// Values that belong to no entry, on their way into a checkpoint.
+#[derive(Debug, Default)]
+struct Values {
+    /// The name of the newest ones.
+    named: u64,
+    /// Those that wait for a frame.
+    queued: usize,
+    /// Those that have a place that nobody was told yet.
+    placed: Vec<(u64, Location)>,
+    /// The first and the last frame that holds some.
+    seqs: Option<(u64, u64)>,
+}
+
 /// The log that is written.
 pub(crate) struct Log {
     tag: LogTag,
@@ -113,7 +134,9 @@ pub(crate) struct Log {
     staged: Vec<Staged>,
 
     index: LogIndex,
-    tail: Tail,
+    tail: SharedTail,
+    places: Places,
+    values: Values,
     hard_state: HardState,
     prev: Predecessor,
     built_seq: u64,
@@ -161,7 +184,9 @@ impl Log {
             queued_last: index.last(),
             queued_hard_state: hard_state,
             staged: Vec::new(),
-            tail: Tail::new(options.tail_bytes_max),
+            tail: Arc::new(RwLock::new(Tail::new(options.tail_bytes_max))),
+            places: recovered.places,
+            values: Values::default(),
             hard_state,
             prev,
             built_seq: last_seq,
@@ -188,8 +213,21 @@ impl Log {
         &self.index
     }
 
-    pub(crate) fn tail(&self) -> &Tail {
-        &self.tail
+    pub(crate) fn tail(&self) -> RwLockReadGuard<'_, Tail> {
+        self.tail.read()
+    }
+
+    pub(crate) fn shared_tail(&self) -> SharedTail {
+        Arc::clone(&self.tail)
+    }
+
+    /// Where an entry's payload lies, if it has a place and was not forgotten.
+    pub(crate) fn place(&self, index: u64) -> Option<Location> {
+        self.places.find(index)
+    }
+
+    pub(crate) fn forget_places_upto(&mut self, index: u64) {
+        self.places.forget_upto(index);
     }
 
     pub(crate) fn tag(&self) -> LogTag {
@@ -282,6 +320,32 @@ impl Log {
         self.queue.push_back(Queued::End(write));
     }
 
+    /// Queues values that belong to no entry, and names them.
+    pub(crate) fn append_values(&mut self, payload: Bytes) -> u64 {
+        assert!(payload.len() <= self.options.entry_bytes_max(), "values are too large");
+        self.values.named += 1;
+        self.values.queued += 1;
+        self.queued_bytes += record_bytes(payload.len());
+        self.queue.push_back(Queued::Values(self.values.named, payload));
+        self.values.named
+    }
+
+    /// Values that have got a place since the last call.
+    pub(crate) fn take_placed(&mut self) -> std::vec::Drain<'_, (u64, Location)> {
+        self.values.placed.drain(..)
+    }
+
+    /// Whether all values that were appended are durable.
+    pub(crate) fn has_durable_values(&self) -> bool {
+        let last = self.values.seqs.map_or(0, |(_, last)| last);
+        self.values.queued == 0 && last <= self.durable_seq
+    }
+
+    /// The values that were appended so far are held by a checkpoint, or by nobody.
+    pub(crate) fn release_values(&mut self) {
+        self.values.seqs = None;
+    }
+
     fn append_entry(&mut self, entry: Entry) {
         let Entry { index, term, ref payload, .. } = entry;
         assert!(index <= self.queued_last.index + 1, "entry {index} leaves a gap");
@@ -320,7 +384,7 @@ impl Log {
         if self.in_flight.is_empty() {
             self.idle_since_us = now_us;
         }
-        self.tail.trim(self.durable_seq);
+        self.tail.write().trim(self.durable_seq);
         acknowledged
     }
 
@@ -405,6 +469,7 @@ impl Log {
     fn first_frame_bytes(&self) -> usize {
         let first = self.queue.iter().find_map(|queued| match queued {
             Queued::Entry(entry) => Some(record_bytes(entry.payload.len())),
+            Queued::Values(_, payload) => Some(record_bytes(payload.len())),
             Queued::Reset(_) => Some(record_bytes(0)),
             Queued::HardState(_) | Queued::End(_) => None,
         });
@@ -488,6 +553,7 @@ impl Log {
         while let Some(queued) = self.queue.front() {
             let bytes = match queued {
                 Queued::Entry(entry) => record_bytes(entry.payload.len()),
+                Queued::Values(_, payload) => record_bytes(payload.len()),
                 Queued::Reset(_) => record_bytes(0),
                 Queued::HardState(_) | Queued::End(_) => 0,
             };
@@ -504,6 +570,11 @@ impl Log {
                     self.queued_bytes -= bytes;
                     self.staged.push(Staged::Entry(entry));
                 }
+                Queued::Values(id, payload) => {
+                    self.queued_bytes -= bytes;
+                    self.values.queued -= 1;
+                    self.staged.push(Staged::Values(id, payload));
+                }
                 Queued::End(number) => write = Some(number),
             }
         }
@@ -517,20 +588,26 @@ impl Log {
         usize::try_from(left).expect("a slot is at most 1 GiB").min(self.options.batch_limit())
     }
 
-    /// Tells the index what is staged; whether a reset was among it.
+    /// Tells the index what is staged, and where each record's payload will lie; whether a reset was among it.
     fn tell_index(&mut self) -> bool {
         let mut resets = false;
+        let open = self.open.expect("a frame is built for an open segment").segment;
+        let before_payloads = FRAME_HEADER_BYTES + self.staged.len() * RECORD_HEADER_BYTES;
+        let mut place = Location::new(open.slot, open.end).plus(before_payloads);
         for record in &self.staged {
             match record {
                 Staged::Entry(Entry { index, term, .. }) => {
                     let at = Position { index: *index, term: *term };
                     self.index.entry(at).expect("append has checked the indices");
+                    self.places.push(*index, place);
                 }
+                Staged::Values(id, _) => self.values.place(*id, place, self.built_seq + 1),
                 Staged::Reset(at) => {
                     self.index.reset(*at);
                     resets = true;
                 }
             }
+            place = place.plus(record.body_bytes() - RECORD_HEADER_BYTES);
         }
         resets
     }
@@ -560,8 +637,8 @@ impl Log {
         self.advance(&header, place, resets, write, now_us);
         let offset = open.segment.end - encoded.start as u64;
         let frame = Arc::clone(&encoded.frame);
-        if header.first_index != 0 {
-            self.tail.push(encoded);
+        if header.record_count != 0 {
+            self.tail.write().push(encoded);
         }
         Built { seq: place.seq, slot: place.slot, offset, frame, opens_slot: opened.is_some() }
     }
@@ -607,7 +684,7 @@ impl Log {
     fn count(&mut self, body_bytes: usize, bytes: usize) {
         let payloads = self.staged.iter().filter_map(|record| match record {
             Staged::Entry(entry) => Some(entry.payload.len() as u64),
-            Staged::Reset(_) => None,
+            Staged::Values(..) | Staged::Reset(_) => None,
         });
         let counters = &mut self.counters;
         counters.frames += 1;
@@ -662,9 +739,19 @@ impl Log {
             None if !self.in_flight.is_empty() => return,
             None => u64::MAX,
         };
+        let needed_from = self.values.seqs.map_or(needed_from, |(first, _)| first.min(needed_from));
         while self.chain.front().is_some_and(|segment| segment.last_seq < needed_from) {
             let segment = self.chain.pop_front().expect("it was just seen");
             freed.push(segment.slot);
         }
+    }
+}
+
+impl Values {
+    fn place(&mut self, id: u64, place: Location, seq: u64) {
+        self.placed.push((id, place));
+        let (first, last) = self.seqs.get_or_insert((seq, seq));
+        *first = (*first).min(seq);
+        *last = seq;
     }
 }

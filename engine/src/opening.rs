@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 use crate::blocking::{Blocking, failed};
 use crate::buffer::AlignedBuf;
-use crate::checkpoint::{CheckpointHeader, Verifier, footer_offset};
+use crate::checkpoint::{
+    CheckpointHeader, Verifier, block_body_bytes, block_count, block_file_bytes, block_offset,
+    decode_slots, footer_offset, open_block,
+};
 use crate::checkpoint_writer::next_piece;
 use crate::engine::Engine;
 use crate::error::{Check, OpenError, Unusable};
@@ -280,15 +283,34 @@ impl Opening<'_> {
         match extent {
             Extent::Whole => {
                 let mut verifier = Verifier::new(header, checksum);
-                verify(&mut self.io, file, &mut verifier, header.info.body_bytes, &mut |_| Ok(()))?;
+                let stored = header.info.stored_bytes();
+                verify(&mut self.io, file, &mut verifier, stored, &mut |_| Ok(()))?;
             }
             Extent::Ends => {
-                let offset = footer_offset(header.info.body_bytes);
+                let offset = footer_offset(header.info.stored_bytes());
                 self.io.read_whole(file, offset, BLOCK_BYTES as u64, &mut bytes)?;
                 header.check_footer(checksum, &bytes)?;
             }
         }
-        Ok(Kept::new(header.info, header.salt, file))
+        let slots = self.checkpoint_slots(&header, file)?;
+        Ok(Kept::new(header.info, header.salt, file, slots))
+    }
+
+    /// The table of slots at the start of a checkpoint.
+    fn checkpoint_slots(
+        &mut self,
+        header: &CheckpointHeader,
+        file: FileId,
+    ) -> Result<Vec<u32>, Unusable> {
+        let info = &header.info;
+        let (mut table, mut bytes) = (Vec::new(), Vec::new());
+        for block in 0..block_count(info.table_bytes()) {
+            let file_bytes = block_file_bytes(block, info.stored_bytes());
+            self.io.read_whole(file, block_offset(block), file_bytes as u64, &mut bytes)?;
+            let length = block_body_bytes(block, info.stored_bytes());
+            table.extend_from_slice(open_block(&bytes, header.salt, block, length)?.0);
+        }
+        Ok(decode_slots(&table, info.slots_count).ok_or(Check::Length)?)
     }
 
     fn recover(

@@ -23,7 +23,8 @@ use crate::log::Log;
 use crate::retained::Retained;
 use crate::slots::SlotTable;
 use crate::tags::Owner;
-use crate::types::{Entry, Event};
+use crate::types::{Entry, Event, Wanted};
+use crate::values::{Reader, Span, ValuesRead};
 
 /// Adjacent frames are read together up to this size.
 const SPAN_BYTES_MAX: usize = 1 << 20;
@@ -46,6 +47,9 @@ pub(crate) struct Reads {
     waiting: BTreeMap<u64, Read>,
     /// Those that have not looked at anything yet, or wait for their entries to be put into a frame.
     fresh: Vec<EntryRead>,
+    /// Requests for values of which spans are outstanding.
+    values: BTreeMap<u64, ValuesRead>,
+    values_read: u64,
     next: u64,
 }
 
@@ -53,6 +57,8 @@ pub(crate) struct Reads {
 enum Read {
     Entries(EntryRead, Vec<FrameRef>),
     Body(BodyRead),
+    /// A span of the request of this number.
+    Values(u64, Span),
 }
 
 #[derive(Debug)]
@@ -73,6 +79,7 @@ struct BodyRead {
     id: u64,
     index: u64,
     salt: u64,
+    /// Of table and body; the offset likewise counts from the table.
     body_bytes: u64,
     offset: u64,
     bytes: usize,
@@ -82,6 +89,55 @@ impl Reads {
     pub(crate) fn begin_entries(&mut self, id: u64, first: u64, last: u64, bytes_max: usize) {
         let entries = Vec::new();
         self.fresh.push(EntryRead { id, first, last, bytes_max, entries, bytes: 0, generation: 0 });
+    }
+
+    /// Values that came from the disk since the open.
+    pub(crate) fn values_read(&self) -> u64 {
+        self.values_read
+    }
+
+    /// Reads values. Whoever asks keeps the slots pinned that they lie in.
+    pub(crate) fn begin_values(
+        &mut self,
+        id: u64,
+        wanted: Vec<Wanted>,
+        reader: &Reader,
+        context: &mut Context<'_>,
+    ) {
+        let mut read = ValuesRead::new(id, wanted);
+        let spans = read.plan(reader, context.slots.count());
+        if spans.is_empty() {
+            let results = read.finish();
+            return context.events.push(Event::Values { id, results });
+        }
+        self.next += 1;
+        let number = self.next;
+        self.values.insert(number, read);
+        for span in spans {
+            self.values_read += span.values.len() as u64;
+            context.slots.begin_read(span.slot);
+            let (file, offset) = (context.slots.file(span.slot), span.start);
+            let bytes = span.end - span.start;
+            let op = |buf| Op::Read { file, offset, buf };
+            self.submit(Class::Read, Read::Values(number, span), context.disk, op, bytes);
+        }
+    }
+
+    fn values_arrived(
+        &mut self,
+        number: u64,
+        span: &Span,
+        bytes: io::Result<(AlignedBuf, usize)>,
+        context: &mut Context<'_>,
+    ) {
+        context.slots.end_read(span.slot);
+        let mut read = self.values.remove(&number).expect("it waits for all its spans");
+        read.arrived(span, bytes);
+        if read.outstanding > 0 {
+            self.values.insert(number, read);
+            return;
+        }
+        context.events.push(Event::Values { id: read.id, results: read.finish() });
     }
 
     /// Answers what can be answered and asks the disk for the rest.
@@ -106,18 +162,20 @@ impl Reads {
             context.events.push(Event::CheckpointBytes { id, result });
             return;
         };
-        let body_bytes = kept.info().body_bytes;
-        let left = usize::try_from(body_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let info = kept.info();
+        let left = usize::try_from(info.body_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
         let bytes = bytes.min(BODY_BYTES_MAX).min(left);
         if bytes == 0 {
             context.events.push(Event::CheckpointBytes { id, result: Ok(Bytes::new()) });
             return;
         }
+        let (body_bytes, offset) = (info.stored_bytes(), info.table_bytes() + offset);
         let read = BodyRead { id, index, salt: kept.salt(), body_bytes, offset, bytes };
         let (first, end) = read.file_range();
         let file = kept.file();
         context.retained.begin_read(index);
         self.submit(
+            Class::CatchUp,
             Read::Body(read),
             context.disk,
             |buf| Op::Read { file, offset: first, buf },
@@ -140,6 +198,7 @@ impl Reads {
         };
         match read {
             Read::Entries(read, span) => self.entries_arrived(read, &span, bytes, context),
+            Read::Values(number, span) => self.values_arrived(number, &span, bytes, context),
             Read::Body(read) => {
                 context.retained.end_read(read.index);
                 let id = read.id;
@@ -184,13 +243,14 @@ impl Reads {
                 let offset = offset_of(&place);
                 context.slots.begin_read(place.slot);
                 let op = |buf| Op::Read { file, offset, buf };
-                self.submit(Read::Entries(read, span), context.disk, op, bytes);
+                self.submit(Class::CatchUp, Read::Entries(read, span), context.disk, op, bytes);
             }
         }
     }
 
     fn submit(
         &mut self,
+        class: Class,
         read: Read,
         disk: &mut dyn Disk,
         op: impl FnOnce(AlignedBuf) -> Op,
@@ -199,7 +259,7 @@ impl Reads {
         self.next += 1;
         self.waiting.insert(self.next, read);
         let buf = AlignedBuf::zeroed(usize::try_from(bytes).expect("a frame is at most 256 MiB"));
-        disk.submit(Class::CatchUp, Owner::Read(self.next).tag(), op(buf));
+        disk.submit(class, Owner::Read(self.next).tag(), op(buf));
     }
 }
 
@@ -245,7 +305,7 @@ impl EntryRead {
             }
             let mut frames = log.index().frames_from(next).peekable();
             let frame = *frames.peek().expect("every live entry lies in a frame");
-            let Some(cached) = log.tail().find(frame.place.seq) else {
+            let Some(cached) = log.tail().find(frame.place.seq).cloned() else {
                 return Progress::Span(span_of(frames, log, self.last));
             };
             let records = trusted_records(&cached.header, &cached.frame.as_slice()[cached.start..])
@@ -272,7 +332,7 @@ impl EntryRead {
         count: usize,
         tag: LogTag,
     ) -> Result<(), ReadError> {
-        let whole = Bytes::from_owner(Owned(buf));
+        let whole = Bytes::from_owner(buf);
         let (before, mut start) = (self.next(), 0);
         for frame in span {
             let end = start + frame.place.bytes as usize;
@@ -319,6 +379,7 @@ fn live_records(records: &[Record]) -> Vec<&Record> {
                 live.push(record);
             }
             RecordKind::Reset => live.clear(),
+            RecordKind::Values => {}
         }
     }
     live
@@ -414,13 +475,5 @@ impl BodyRead {
         let skip = self.offset - self.blocks().start * CHECKPOINT_BLOCK_BODY_BYTES as u64;
         let skip = usize::try_from(skip).expect("within a block");
         Ok(Bytes::from(bodies).slice(skip..skip + self.bytes))
-    }
-}
-
-struct Owned(AlignedBuf);
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
     }
 }

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{Check, Damage, OpenError, Proof};
 use crate::format::{SEGMENT_HEADER_BYTES, slot_path};
-use crate::frame::{FrameKind, LogTag, Predecessor, RecordKind};
+use crate::frame::{FrameKind, LogTag, Predecessor, Record, RecordKind};
 use crate::index::{FramePlace, LogIndex};
+use crate::places::Places;
 use crate::scan::{Failure, Scan, ScannedFrame, highest_promise, scan};
 use crate::segment::{Head, SegmentHeader, ValidEnd};
-use crate::types::{CheckpointInfo, HardState, Position};
+use crate::types::{CheckpointInfo, HardState, Location, Position};
 
 /// The bytes of the slots.
 pub(crate) trait Slots {
@@ -73,6 +74,8 @@ pub struct TornTail {
 pub(crate) struct RecoveredLog {
     pub(crate) hard_state: HardState,
     pub(crate) index: LogIndex,
+    /// Of the entries after the newest checkpoint.
+    pub(crate) places: Places,
     /// Oldest first; the last one was open.
     pub(crate) chain: VecDeque<Segment>,
     pub(crate) last_seq: u64,
@@ -318,6 +321,7 @@ impl<'a> Recovery<'a> {
         let mut log = RecoveredLog {
             hard_state: newest.map(|header| header.hard_state).unwrap_or_default(),
             index: LogIndex::default(),
+            places: Places::starting_after(self.applied()),
             chain: VecDeque::new(),
             last_seq: newest.map_or(0, |header| header.first_seq - 1),
             data_seq: 0,
@@ -358,7 +362,7 @@ impl<'a> Recovery<'a> {
         let mut has_records = false;
         for frame in &scan.frames {
             has_records |= !frame.records.is_empty();
-            replay_frame(frame, &mut log.index)
+            replay_frame(frame, &mut log.index, &mut log.places)
                 .map_err(|_| self.misplaced(header.slot, frame.offset, frame.header.seq))?;
             log.hard_state = frame.header.hard_state;
             log.promised_seq = log.promised_seq.max(frame.header.durable_seq);
@@ -419,6 +423,11 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
+    /// What the newest checkpoint holds need not be applied again.
+    fn applied(&self) -> u64 {
+        self.known.checkpoints.first().map_or(0, |info| info.at.index)
+    }
+
     fn gap(&self, log_start: u64) -> OpenError {
         let checkpoint = self.known.checkpoints.first().map_or(0, |info| info.at.index);
         OpenError::Gap { dir: self.known.dir.to_owned(), log_start, checkpoint }
@@ -434,15 +443,24 @@ impl Scanned {
             || records().any(|record| match record.kind {
                 RecordKind::Entry(_) => record.at.index <= log_start.index + 1,
                 RecordKind::Reset => true,
+                RecordKind::Values => false,
             })
     }
 }
 
-fn replay_frame(frame: &ScannedFrame, index: &mut LogIndex) -> Result<(), Check> {
+fn replay_frame(
+    frame: &ScannedFrame,
+    index: &mut LogIndex,
+    places: &mut Places,
+) -> Result<(), Check> {
     for record in &frame.records {
         match record.kind {
-            RecordKind::Entry(_) => index.entry(record.at)?,
+            RecordKind::Entry(_) => {
+                index.entry(record.at)?;
+                places.push(record.at.index, record_place(frame, record));
+            }
             RecordKind::Reset => index.reset(record.at),
+            RecordKind::Values => {}
         }
     }
     if index.last() != frame.header.last || index.open_first_index() != frame.header.first_index {
@@ -450,6 +468,10 @@ fn replay_frame(frame: &ScannedFrame, index: &mut LogIndex) -> Result<(), Check>
     }
     index.end_frame(place(frame));
     Ok(())
+}
+
+fn record_place(frame: &ScannedFrame, record: &Record) -> Location {
+    Location::new(frame.header.slot, frame.offset + record.start as u64)
 }
 
 fn place(frame: &ScannedFrame) -> FramePlace {

@@ -1,9 +1,9 @@
 //! The checkpoints that are kept: the two newest, and those that somebody still reads.
 //!
 //! Invariant: the log reaches back to the oldest of them: a bad newest one costs nothing, and a peer that is sent one
-//! finds in the log what follows it (P40).
+//! finds in the log what follows it (P40). Neither does a slot go that holds a value of one of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
 use crate::error::Fault;
@@ -21,13 +21,15 @@ pub(crate) struct Kept {
     info: CheckpointInfo,
     salt: u64,
     file: FileId,
+    /// Those that hold values of it.
+    slots: Vec<u32>,
     pins: u32,
     readers: u32,
 }
 
 impl Kept {
-    pub(crate) fn new(info: CheckpointInfo, salt: u64, file: FileId) -> Kept {
-        Kept { info, salt, file, pins: 0, readers: 0 }
+    pub(crate) fn new(info: CheckpointInfo, salt: u64, file: FileId, slots: Vec<u32>) -> Kept {
+        Kept { info, salt, file, slots, pins: 0, readers: 0 }
     }
 
     pub(crate) fn info(&self) -> CheckpointInfo {
@@ -61,6 +63,7 @@ pub(crate) struct Retained {
     infos: Vec<CheckpointInfo>,
     removals: VecDeque<Removal>,
     is_removing: bool,
+    has_changed: bool,
 }
 
 impl Retained {
@@ -82,6 +85,11 @@ impl Retained {
     /// Everything up to here is in every checkpoint that is kept; none while there are not two.
     pub(crate) fn covered(&self) -> Option<Position> {
         self.infos.last().filter(|_| self.infos.len() >= KEPT_COUNT).map(|info| info.at)
+    }
+
+    /// The slots that hold values of any of them.
+    pub(crate) fn slots(&self) -> BTreeSet<u32> {
+        self.kept.iter().flat_map(|kept| kept.slots.iter().copied()).collect()
     }
 
     pub(crate) fn find(&self, index: u64) -> Option<&Kept> {
@@ -141,7 +149,13 @@ impl Retained {
         self.list();
     }
 
+    /// Whether one came or went since the last call.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
     fn list(&mut self) {
+        self.has_changed = true;
         self.infos = self.kept.iter().map(|kept| kept.info).collect();
     }
 

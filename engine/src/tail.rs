@@ -1,12 +1,17 @@
-//! Recent frames kept in memory, so that readers of the log's end need no disk.
+//! Recent frames kept in memory, so that readers of the log's end need no disk: the loop finds them by their number,
+//! readers on other threads by a location in them.
 //!
 //! Invariant: a frame that is not durable is never dropped, so a read never finds a place on disk that is not written.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+
 use crate::buffer::Frame;
+use crate::format::BLOCK_BYTES;
 use crate::frame::FrameHeader;
+use crate::types::Location;
 
 /// A frame in memory.
 #[derive(Clone, Debug)]
@@ -19,17 +24,36 @@ pub(crate) struct TailFrame {
     pub(crate) held_bytes: usize,
 }
 
-/// The newest frames with entries, oldest first.
+impl TailFrame {
+    fn place(&self) -> Location {
+        Location::new(self.header.slot, u64::from(self.header.block) * BLOCK_BYTES as u64)
+    }
+}
+
+/// Bytes of a frame in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Cached {
+    pub(crate) frame: Arc<Frame>,
+    /// Where they start in the frame's buffer.
+    pub(crate) start: usize,
+}
+
+/// The tail, and whoever looks into it.
+pub(crate) type SharedTail = Arc<RwLock<Tail>>;
+
+/// The newest frames with records, oldest first.
 #[derive(Debug)]
 pub(crate) struct Tail {
     frames: VecDeque<TailFrame>,
+    /// The number of the newest frame that starts at a place.
+    seqs: BTreeMap<Location, u64>,
     held_bytes: usize,
     bytes_max: usize,
 }
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Tail {
-        Tail { frames: VecDeque::new(), held_bytes: 0, bytes_max }
+        Tail { frames: VecDeque::new(), seqs: BTreeMap::new(), held_bytes: 0, bytes_max }
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
@@ -38,6 +62,7 @@ impl Tail {
 
     pub(crate) fn push(&mut self, frame: TailFrame) {
         self.held_bytes += frame.held_bytes;
+        self.seqs.insert(frame.place(), frame.header.seq);
         self.frames.push_back(frame);
     }
 
@@ -48,11 +73,28 @@ impl Tail {
         {
             let dropped = self.frames.pop_front().expect("it was just seen");
             self.held_bytes -= dropped.held_bytes;
+            let place = dropped.place();
+            // In a slot that is used anew a newer frame may start there.
+            if self.seqs.get(&place) == Some(&dropped.header.seq) {
+                self.seqs.remove(&place);
+            }
         }
     }
 
     pub(crate) fn find(&self, seq: u64) -> Option<&TailFrame> {
         let at = self.frames.binary_search_by_key(&seq, |frame| frame.header.seq).ok()?;
         self.frames.get(at)
+    }
+
+    /// The bytes from `location` on, if a frame in memory holds `bytes` of them.
+    pub(crate) fn at(&self, location: Location, bytes: usize) -> Option<Cached> {
+        let (place, seq) = self.seqs.range(..=location).next_back()?;
+        let cached = self.find(*seq)?;
+        if place.slot() != location.slot() {
+            return None;
+        }
+        let within = usize::try_from(location.offset() - place.offset()).ok()?;
+        let is_inside = within + bytes <= cached.header.frame_bytes();
+        is_inside.then(|| Cached { frame: Arc::clone(&cached.frame), start: cached.start + within })
     }
 }

@@ -5,6 +5,9 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::error::{CheckpointError, ReadError};
+use crate::format::{
+    CHECKPOINT_SLOT_BYTES, CHECKPOINT_SLOTS_ALIGN_BYTES, RECORD_ALIGN_BYTES, SLOT_BYTES_MAX,
+};
 
 /// One entry of the log by index and term. (0, 0) is the position before the first entry.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -43,6 +46,66 @@ pub struct Entry {
     pub payload: Bytes,
 }
 
+/// Where bytes lie on this node's disk: a slot and an offset in it, a multiple of 16. It means nothing on another node,
+/// and nothing here once the slot is used anew; see [`crate::Reader::pin`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Location(u64);
+
+impl Location {
+    /// Requires: `offset` is a multiple of 16 within the largest slot.
+    pub fn new(slot: u32, offset: u64) -> Location {
+        assert!(offset.is_multiple_of(RECORD_ALIGN_BYTES as u64));
+        assert!(offset < SLOT_BYTES_MAX);
+        Location((u64::from(slot) << 32) | (offset / RECORD_ALIGN_BYTES as u64))
+    }
+
+    /// The slot.
+    pub fn slot(self) -> u32 {
+        u32::try_from(self.0 >> 32).expect("half of a word")
+    }
+
+    /// The offset in the slot, in bytes.
+    pub fn offset(self) -> u64 {
+        (self.0 & u64::from(u32::MAX)) * RECORD_ALIGN_BYTES as u64
+    }
+
+    /// The place so many bytes further on; a multiple of 16.
+    #[must_use]
+    pub fn plus(self, bytes: usize) -> Location {
+        Location::new(self.slot(), self.offset() + bytes as u64)
+    }
+
+    /// As a number, to be stored.
+    pub fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The inverse of [`Location::to_u64`]; none for a number that names no place in any slot.
+    pub fn from_u64(number: u64) -> Option<Location> {
+        let location = Location(number);
+        (location.offset() < SLOT_BYTES_MAX).then_some(location)
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {:08x} at {:#x}", self.slot(), self.offset())
+    }
+}
+
+/// A value to be read: the value's bytes follow its key's at `location`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Where the key starts.
+    pub location: Location,
+    /// The key that must lie there.
+    pub key: Bytes,
+    /// The length of the value.
+    pub value_bytes: u32,
+    /// The CRC-32 of the value.
+    pub checksum: u32,
+}
+
 /// One write of the caller, applied to the log in the order of its fields.
 #[derive(Clone, Default, Debug)]
 pub struct Append {
@@ -76,6 +139,21 @@ pub struct CheckpointInfo {
     pub body_bytes: u64,
     /// Every frame up to this sequence number was durable when it was begun.
     pub durable_seq: u64,
+    /// How many slots hold values of it.
+    pub slots_count: u32,
+}
+
+impl CheckpointInfo {
+    /// Bytes of the table of slots that comes before the body.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        let bytes = u64::from(self.slots_count) * CHECKPOINT_SLOT_BYTES as u64;
+        bytes.next_multiple_of(CHECKPOINT_SLOTS_ALIGN_BYTES as u64)
+    }
+
+    /// Bytes of table and body.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.table_bytes().saturating_add(self.body_bytes)
+    }
 }
 
 /// Whether there is room for entries that store bytes.
@@ -123,6 +201,20 @@ pub enum Event {
         id: u64,
         /// Verified body bytes; fewer than asked for only at the end of the body.
         result: Result<Bytes, ReadError>,
+    },
+    /// The answer to `read_values`.
+    Values {
+        /// The caller's name for the read.
+        id: u64,
+        /// One for each value, in the order asked for; verified.
+        results: Vec<Result<Bytes, ReadError>>,
+    },
+    /// The bytes of `append_values` have a place. They can be read there from now on.
+    ValuesPlaced {
+        /// What `append_values` returned.
+        id: u64,
+        /// Where they start.
+        location: Location,
     },
     /// The log starts after this position: a reset is durable, or every checkpoint that is kept holds what was before.
     LogStart {
@@ -209,6 +301,10 @@ pub struct Status {
     pub padding_bytes: u64,
     /// Zeros written to new slots since the open.
     pub prewrite_bytes: u64,
+    /// Slots that hold no entry any more but values that are still needed, or that somebody still reads.
+    pub slots_held: usize,
+    /// Values read from the disk since the open.
+    pub values_read: u64,
     /// Bytes written to checkpoints since the open.
     pub checkpoint_bytes: u64,
     /// Whether a checkpoint is being written.

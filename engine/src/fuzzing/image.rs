@@ -25,7 +25,13 @@ pub(super) fn recover_patched(data: &[u8]) {
         patches = rest;
     }
     let at = Position { index: u64::from(flags >> 2), term: 1 };
-    let info = CheckpointInfo { at, installed: flags & 2 != 0, body_bytes: 0, durable_seq: 0 };
+    let info = CheckpointInfo {
+        at,
+        installed: flags & 2 != 0,
+        body_bytes: 0,
+        durable_seq: 0,
+        slots_count: 0,
+    };
     let checkpoints = if flags >> 2 == 0 { &[][..] } else { &[info] };
     let known =
         Known { dir: "data", log_id: IDENTITY.log_id, slot_bytes: SLOT_BYTES as u64, checkpoints };

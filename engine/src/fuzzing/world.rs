@@ -243,6 +243,8 @@ impl World {
             Event::Durable { write } => self.oracle.durable(*write),
             Event::CheckpointDurable { info, .. } => self.checkpoint = Some(*info),
             Event::Entries { .. }
+            | Event::Values { .. }
+            | Event::ValuesPlaced { .. }
             | Event::CheckpointFailed { .. }
             | Event::CheckpointBytes { .. }
             | Event::LogStart { .. }
@@ -311,7 +313,7 @@ impl World {
         at: Position,
         origin: CheckpointOrigin,
     ) -> Result<(), CheckpointError> {
-        self.engine().checkpoint_begin(at, origin, 1 << 16)
+        self.engine().checkpoint_begin(at, origin, 1 << 16, Vec::new())
     }
 
     /// Pushes what there is room for; whether the body is complete.

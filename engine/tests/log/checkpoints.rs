@@ -208,6 +208,8 @@ fn ends(world: &World) -> (usize, bool) {
         Event::CheckpointFailed { error, .. } => panic!("{error}"),
         Event::Durable { .. }
         | Event::Entries { .. }
+        | Event::Values { .. }
+        | Event::ValuesPlaced { .. }
         | Event::CheckpointBytes { .. }
         | Event::LogStart { .. }
         | Event::RoomChanged(_)

@@ -1,0 +1,94 @@
+//! Where the payloads of entries lie that the caller has not applied yet.
+//!
+//! A location is asked for when an entry is applied, and entries are applied once and in order; so no more is kept than
+//! what has been built into frames, or was found by recovery, and is not applied.
+//!
+//! Invariant: the places are those of consecutive entries, the last of them the newest that lies in a frame.
+
+use std::collections::VecDeque;
+
+use crate::types::Location;
+
+/// Places by index.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Places {
+    /// The index of the first one.
+    first: u64,
+    places: VecDeque<Location>,
+}
+
+impl Places {
+    /// Keeps places of entries after `applied` only.
+    pub(crate) fn starting_after(applied: u64) -> Places {
+        Places { first: applied + 1, places: VecDeque::new() }
+    }
+
+    /// The entry lies here from now on; those above it are gone.
+    pub(crate) fn push(&mut self, index: u64, place: Location) {
+        let Some(at) = index.checked_sub(self.first) else { return };
+        let at = usize::try_from(at).expect("as many as memory holds");
+        if at > self.places.len() {
+            // What lies between was dropped by a reset.
+            self.places.clear();
+            self.first = index;
+        } else {
+            self.places.truncate(at);
+        }
+        self.places.push_back(place);
+    }
+
+    pub(crate) fn find(&self, index: u64) -> Option<Location> {
+        let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
+        self.places.get(at).copied()
+    }
+
+    /// Nobody asks for entries up to this one any more.
+    pub(crate) fn forget_upto(&mut self, index: u64) {
+        while self.first <= index {
+            self.first += 1;
+            if self.places.pop_front().is_none() {
+                self.first = index + 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(block: u64) -> Location {
+        Location::new(1, block * 4096)
+    }
+
+    #[test]
+    fn an_entry_that_is_replaced_takes_those_above_with_it() {
+        let mut places = Places::starting_after(4);
+        (5..=9).for_each(|index| places.push(index, at(index)));
+        places.push(7, at(70));
+        assert_eq!(places.find(6), Some(at(6)));
+        assert_eq!(places.find(7), Some(at(70)));
+        assert_eq!(places.find(8), None);
+    }
+
+    #[test]
+    fn what_is_applied_is_forgotten_and_what_follows_stays() {
+        let mut places = Places::starting_after(4);
+        (5..=9).for_each(|index| places.push(index, at(index)));
+        places.forget_upto(7);
+        assert_eq!((places.find(7), places.find(8)), (None, Some(at(8))));
+        places.push(3, at(3));
+        assert_eq!((places.find(3), places.find(9)), (None, Some(at(9))));
+        places.forget_upto(20);
+        places.push(21, at(21));
+        assert_eq!((places.find(9), places.find(21)), (None, Some(at(21))));
+    }
+
+    #[test]
+    fn a_log_that_goes_on_elsewhere_begins_anew() {
+        let mut places = Places::starting_after(0);
+        places.push(1, at(1));
+        places.push(100, at(2));
+        assert_eq!((places.find(1), places.find(100)), (None, Some(at(2))));
+    }
+}
