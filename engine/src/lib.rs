@@ -40,6 +40,7 @@ mod segment;
 mod slots;
 mod tags;
 mod tail;
+pub mod tree;
 mod types;
 mod values;
 
