@@ -312,6 +312,7 @@ impl Log {
         if let Some(at) = reset {
             self.queued_start = at;
             self.queued_last = at;
+            self.places.truncate_from(at.index + 1);
             self.queue.push_back(Queued::Reset(at));
         }
         for entry in entries {
@@ -352,6 +353,7 @@ impl Log {
         assert!(index > self.queued_start.index, "entry {index} is before the log's start");
         assert!(payload.len() <= self.options.entry_bytes_max(), "entry {index} is too large");
         self.queued_last = Position { index, term };
+        self.places.truncate_from(index);
         self.queued_bytes += record_bytes(payload.len());
         self.queue.push_back(Queued::Entry(entry));
     }

@@ -1,6 +1,6 @@
 //! Readers on other threads against the reuse of slots.
 //!
-//! A reader pins before it looks a location up, and holds the pin until it has read there. A slot that is given up is
+//! A reader pins before it looks a location up, or while the index cannot change, and holds the pin until it reads there. A slot that is given up is
 //! reused when everybody who had pinned by then has gone. Pins cost a reference count: time is cut into epochs, a pin
 //! holds the one that it was taken in, and an epoch ends when slots are given up.
 //!

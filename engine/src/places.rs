@@ -3,7 +3,8 @@
 //! A location is asked for when an entry is applied, and entries are applied once and in order; so no more is kept than
 //! what has been built into frames, or was found by recovery, and is not applied.
 //!
-//! Invariant: the places are those of consecutive entries, the last of them the newest that lies in a frame.
+//! Invariant: the places are those of consecutive entries, the last of them the newest that lies in a frame. An entry
+//! that is about to be replaced by one that waits for its frame has none.
 
 use std::collections::VecDeque;
 
@@ -35,6 +36,12 @@ impl Places {
             self.places.truncate(at);
         }
         self.places.push_back(place);
+    }
+
+    /// Entries from this one on are replaced.
+    pub(crate) fn truncate_from(&mut self, index: u64) {
+        let kept = usize::try_from(index.saturating_sub(self.first));
+        self.places.truncate(kept.unwrap_or(usize::MAX));
     }
 
     pub(crate) fn find(&self, index: u64) -> Option<Location> {
@@ -69,6 +76,20 @@ mod tests {
         assert_eq!(places.find(6), Some(at(6)));
         assert_eq!(places.find(7), Some(at(70)));
         assert_eq!(places.find(8), None);
+    }
+
+    /// A new leader's entry was committed while it still waited for its frame, and was applied with the place of the
+    /// entry that it replaced: its value was looked for there.
+    #[test]
+    fn an_entry_that_is_about_to_be_replaced_has_no_place() {
+        let mut places = Places::starting_after(4);
+        (5..=9).for_each(|index| places.push(index, at(index)));
+        places.truncate_from(7);
+        assert_eq!((places.find(6), places.find(7)), (Some(at(6)), None));
+        places.truncate_from(2);
+        assert_eq!(places.find(5), None);
+        places.push(5, at(50));
+        assert_eq!(places.find(5), Some(at(50)));
     }
 
     #[test]

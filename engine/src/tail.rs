@@ -62,7 +62,14 @@ impl Tail {
 
     pub(crate) fn push(&mut self, frame: TailFrame) {
         self.held_bytes += frame.held_bytes;
-        self.seqs.insert(frame.place(), frame.header.seq);
+        let place = frame.place();
+        // What starts within it is left of an earlier life of the slot.
+        let end = place.plus(frame.header.frame_bytes());
+        let stale: Vec<Location> = self.seqs.range(place..end).map(|(place, _)| *place).collect();
+        for place in stale {
+            self.seqs.remove(&place);
+        }
+        self.seqs.insert(place, frame.header.seq);
         self.frames.push_back(frame);
     }
 
@@ -96,5 +103,68 @@ impl Tail {
         let within = usize::try_from(location.offset() - place.offset()).ok()?;
         let is_inside = within + bytes <= cached.header.frame_bytes();
         is_inside.then(|| Cached { frame: Arc::clone(&cached.frame), start: cached.start + within })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::FramePool;
+    use crate::frame::{FrameKind, Predecessor};
+    use crate::types::{HardState, Position};
+
+    const BLOCK: u64 = BLOCK_BYTES as u64;
+
+    /// A frame of so many blocks that are filled with its number.
+    fn frame(seq: u8, block: u32, blocks: usize) -> TailFrame {
+        let pool = FramePool::default();
+        let mut buf = pool.take(blocks * BLOCK_BYTES);
+        buf.as_mut_slice().fill(seq);
+        let header = FrameHeader {
+            salt: 1,
+            seq: seq.into(),
+            durable_seq: 0,
+            slot: 2,
+            block,
+            body_bytes: u32::try_from((blocks - 1) * BLOCK_BYTES).unwrap(),
+            table_crc: 0,
+            record_count: 1,
+            kind: FrameKind::Data,
+            hard_state: HardState::default(),
+            first_index: 0,
+            last: Position::default(),
+            prev: Predecessor::default(),
+        };
+        TailFrame { header, frame: pool.freeze(buf, blocks * BLOCK_BYTES), start: 0, held_bytes: 1 }
+    }
+
+    fn at(tail: &Tail, offset: u64) -> Option<u8> {
+        let Cached { frame, start } = tail.at(Location::new(2, offset), 16)?;
+        Some(frame.as_slice()[start])
+    }
+
+    /// A value in the second block of a new frame was looked for in an older one that started
+    /// there when the slot was used before, and called damaged.
+    #[test]
+    fn frames_of_an_earlier_life_of_a_slot_do_not_hide_those_of_this_one() {
+        let mut tail = Tail::new(100);
+        for older in [frame(1, 1, 1), frame(2, 2, 1), frame(3, 3, 2)] {
+            tail.push(older);
+        }
+        tail.push(frame(4, 1, 3));
+        let found = [1, 2, 3].map(|block| at(&tail, block * BLOCK + 32));
+        assert_eq!(found, [Some(4); 3]);
+    }
+
+    #[test]
+    fn what_was_dropped_or_reaches_beyond_a_frame_is_not_found() {
+        let mut tail = Tail::new(1);
+        tail.push(frame(1, 1, 1));
+        tail.push(frame(2, 2, 1));
+        assert_eq!(at(&tail, 2 * BLOCK - 8 - 8), Some(1));
+        assert_eq!(tail.at(Location::new(2, 2 * BLOCK - 16), 17).map(|cached| cached.start), None);
+        assert_eq!(tail.at(Location::new(1, BLOCK), 1).map(|cached| cached.start), None);
+        tail.trim(1);
+        assert_eq!((at(&tail, BLOCK), at(&tail, 2 * BLOCK)), (None, Some(2)));
     }
 }

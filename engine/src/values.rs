@@ -37,8 +37,8 @@ impl Reader {
 
     /// Keeps every slot from being reused that is in use now.
     ///
-    /// Requires: it is taken before a location is looked up, under whatever guards the index, and held until the value
-    /// has been read.
+    /// Requires: it is taken before a location is looked up, or while what guards the index still holds; and kept until
+    /// [`crate::Engine::read_values`] has been called.
     pub fn pin(&self) -> Pin {
         self.pins.pin()
     }
