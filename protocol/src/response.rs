@@ -214,14 +214,24 @@ impl<'a> RangeReply<'a> {
     #[must_use]
     pub fn push(&mut self, key: &[u8], item: ItemRef<'_>) -> bool {
         let page_bytes = self.out.len() - self.items_start;
-        let item_bytes = RANGE_ITEM_BYTES_MIN + key.len() + item.value.len();
-        if self.count > 0 && page_bytes + item_bytes > RANGE_PAGE_BYTES_MAX {
+        let item_bytes = RangeReply::item_bytes(key, item.value.len());
+        if !RangeReply::has_room(self.count as usize, page_bytes, item_bytes) {
             return false;
         }
         put_bytes(self.out, key);
         item.encode_body(self.out);
         self.count += 1;
         true
+    }
+
+    /// What an item adds to a page.
+    pub fn item_bytes(key: &[u8], value_bytes: usize) -> usize {
+        RANGE_ITEM_BYTES_MIN + key.len() + value_bytes
+    }
+
+    /// Whether a page of `count` items in `page_bytes` takes another one of `item_bytes`.
+    pub fn has_room(count: usize, page_bytes: usize, item_bytes: usize) -> bool {
+        count == 0 || page_bytes + item_bytes <= RANGE_PAGE_BYTES_MAX
     }
 
     /// How many items the page has so far.

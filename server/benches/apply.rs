@@ -3,8 +3,9 @@
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use engine::Location;
 use server::state_machine::{
-    Command, EntryBuilder, Origin, Restorer, State, ViewProgress, encode_command,
+    Command, EntryBuilder, Loaded, Origin, Restorer, State, ViewProgress, encode_command,
 };
 use std::hint::black_box;
 
@@ -34,7 +35,9 @@ fn entry(first: u64, origin: impl Fn(u64) -> Origin) -> Bytes {
 
 fn apply(state: &mut State, payload: &Bytes) {
     let mut out = Vec::with_capacity(64);
-    state.apply(state.applied_index() + 1, payload, &mut out).expect("a sound entry");
+    let (place, loaded) = (Location::new(0, 4096), Loaded::new());
+    let index = state.applied_index() + 1;
+    state.apply(index, payload, place, &loaded, &mut out).expect("a sound entry");
     black_box(&out);
 }
 

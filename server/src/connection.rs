@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use engine::Reader;
 use parking_lot::RwLock;
 use protocol::{
     Consistency, Error, ErrorCode, Frame, HANDSHAKE_BODY_BYTES_MAX, Hello, Limits, Request,
@@ -31,7 +32,7 @@ use crate::edge::{ClientQueue, Clients};
 use crate::identity::ClusterId;
 use crate::inbox::Inbox;
 use crate::replica::{Answer, ClientId, Input, Proposal, ReplyTo};
-use crate::requests::{Plan, Query, answer_query, plan, reply_of};
+use crate::requests::{Fetch, Plan, Query, View, answer_query, plan, reply_of};
 use crate::socket;
 use crate::state_machine::State;
 
@@ -54,6 +55,8 @@ pub struct Shared {
     pub clients: Arc<Clients>,
     /// What reads look at.
     pub state: Arc<RwLock<State>>,
+    /// Values that are in memory.
+    pub reader: Reader,
     /// Told to clients, and held against them.
     pub limits: Limits,
     /// This cluster.
@@ -67,9 +70,19 @@ pub struct Shared {
 /// What an answer of the replica belongs to.
 #[derive(Debug)]
 enum Slot {
-    Free { next: usize },
-    One { request_id: u64, bytes: u64 },
+    Free {
+        next: usize,
+    },
+    One {
+        request_id: u64,
+        bytes: u64,
+    },
     Reads(Vec<Read>),
+    /// A read whose values come from the disk, and what its request holds.
+    Fetch {
+        fetch: Box<Fetch>,
+        bytes: u64,
+    },
 }
 
 /// A read that waits for its answer.
@@ -106,6 +119,13 @@ impl Inflight {
         at as u64
     }
 
+    /// The numbers of the fetches among them.
+    fn fetches(&self) -> Vec<u64> {
+        let numbered = (0..).zip(&self.slots);
+        let fetches = numbered.filter(|(_, slot)| matches!(slot, Slot::Fetch { .. }));
+        fetches.map(|(number, _)| number).collect()
+    }
+
     fn leave(&mut self, number: u64) -> Option<Slot> {
         let at = usize::try_from(number).ok()?;
         let slot = self.slots.get_mut(at).filter(|slot| !matches!(slot, Slot::Free { .. }))?;
@@ -122,7 +142,7 @@ impl Slot {
     fn cost(&self) -> (usize, u64) {
         match self {
             Slot::Free { .. } => (0, 0),
-            Slot::One { bytes, .. } => (1, *bytes),
+            Slot::One { bytes, .. } | Slot::Fetch { bytes, .. } => (1, *bytes),
             Slot::Reads(reads) => (reads.len(), reads.iter().map(|read| read.bytes).sum()),
         }
     }
@@ -142,6 +162,8 @@ struct Connection {
     reads: Vec<Read>,
     /// Reads that may be answered, from the state as it is then, once there is room for it.
     confirmed: VecDeque<Read>,
+    /// Bytes of values that are on their way from the disk.
+    fetching_bytes: usize,
 }
 
 /// Serves a connection until either side ends it. An error is for the log only.
@@ -232,6 +254,7 @@ impl Connection {
             answers: Vec::new(),
             reads: Vec::new(),
             confirmed: VecDeque::new(),
+            fetching_bytes: 0,
         }
     }
 
@@ -272,16 +295,31 @@ impl Connection {
     async fn write_last_answers(&mut self, write: &mut WriteHalf<'_>) -> io::Result<()> {
         while self.output.has_remaining() || !self.confirmed.is_empty() {
             self.answer_reads();
+            self.refuse_fetches();
             write.write_all_buf(&mut self.output).await?;
         }
         write.shutdown().await
+    }
+
+    /// The replica is gone: nobody reads values from the disk any more.
+    fn refuse_fetches(&mut self) {
+        self.inputs.clear();
+        for number in self.inflight.fetches() {
+            if let Some(Slot::Fetch { fetch, bytes }) = self.inflight.leave(number) {
+                self.fetching_bytes -= fetch.bytes();
+                self.refund(bytes);
+                let message = "this node is shutting down";
+                let error = Error::not_done(ErrorCode::ShuttingDown, message);
+                error.encode_into(fetch.request_id(), &mut self.output);
+            }
+        }
     }
 
     fn may_read(&self) -> bool {
         let limits = &self.shared.limits;
         self.inflight.requests < limits.inflight_requests_max as usize
             && self.inflight.bytes < u64::from(limits.inflight_bytes_max)
-            && self.output.len() < UNWRITTEN_BYTES_MAX
+            && self.unwritten_bytes() < UNWRITTEN_BYTES_MAX
     }
 
     /// Parses all whole frames and hands them on.
@@ -353,8 +391,7 @@ impl Connection {
                 self.reads.push(Read { request_id, bytes, query });
             }
             Plan::Read(query, Consistency::Stale) => {
-                answer_query(&self.shared.state.read(), request_id, &query, &mut self.output);
-                self.refund(bytes);
+                self.answer_read(&Read { request_id, bytes, query });
             }
             Plan::KeepAlive { session } => {
                 let reply_to = self.enter(Slot::One { request_id, bytes });
@@ -396,6 +433,10 @@ impl Connection {
                     self.encode_answer(request_id, answer);
                 }
                 Some(Slot::Reads(reads)) => self.take_reads(reads, &answer),
+                Some(Slot::Fetch { fetch, bytes }) => {
+                    self.refund(bytes);
+                    self.take_values(*fetch, answer);
+                }
             }
         }
         self.answers = answers;
@@ -410,31 +451,62 @@ impl Connection {
         }
     }
 
+    fn take_values(&mut self, fetch: Fetch, answer: Answer) {
+        self.fetching_bytes -= fetch.bytes();
+        let Answer::Values(values) = answer else {
+            unreachable!("a fetch is answered with values")
+        };
+        fetch.answer(values, &mut self.output);
+    }
+
     /// Answers the reads that may be, as far as there is room. A later state is as good for them as
     /// the confirmed one, so it is locked for one portion at a time: applying never waits for more.
     fn answer_reads(&mut self) {
-        while !self.confirmed.is_empty() && self.output.len() < UNWRITTEN_BYTES_MAX {
+        while !self.confirmed.is_empty() && self.unwritten_bytes() < UNWRITTEN_BYTES_MAX {
             self.answer_portion();
         }
+        self.shared.inbox.push_all(&mut self.inputs);
+    }
+
+    /// Answers that wait to be written, and what will become of fetches.
+    fn unwritten_bytes(&self) -> usize {
+        self.output.len() + self.fetching_bytes
     }
 
     fn answer_portion(&mut self) {
-        let end = UNWRITTEN_BYTES_MAX.min(self.output.len() + PORTION_BYTES);
-        let mut bytes = 0;
-        let state = self.shared.state.read();
-        while self.output.len() < end
+        let end = UNWRITTEN_BYTES_MAX.min(self.unwritten_bytes() + PORTION_BYTES);
+        let shared = Arc::clone(&self.shared);
+        let state = shared.state.read();
+        while self.unwritten_bytes() < end
             && let Some(read) = self.confirmed.pop_front()
         {
-            answer_query(&state, read.request_id, &read.query, &mut self.output);
-            bytes += read.bytes;
+            self.answer_from(&state, &read);
         }
-        drop(state);
-        self.refund(bytes);
+    }
+
+    fn answer_read(&mut self, read: &Read) {
+        let shared = Arc::clone(&self.shared);
+        self.answer_from(&shared.state.read(), read);
+    }
+
+    /// Answers a read, or asks for the values that it lacks.
+    fn answer_from(&mut self, state: &State, read: &Read) {
+        let shared = Arc::clone(&self.shared);
+        let view = View { state, reader: &shared.reader };
+        let Some(mut fetch) = answer_query(view, read.request_id, &read.query, &mut self.output)
+        else {
+            return self.refund(read.bytes);
+        };
+        self.fetching_bytes += fetch.bytes();
+        let (wanted, pin) = fetch.take_wanted();
+        let slot = Slot::Fetch { fetch: Box::new(fetch), bytes: read.bytes };
+        let reply_to = self.enter(slot);
+        self.inputs.push(Input::Fetch { reply_to, wanted, pin });
     }
 
     fn encode_answer(&mut self, request_id: u64, answer: Answer) {
         let response = match answer {
-            Answer::ReadNow => unreachable!("only reads are answered so"),
+            Answer::ReadNow | Answer::Values(_) => unreachable!("only reads are answered so"),
             Answer::Error(error) => Response::Error(error),
             Answer::Outcome(outcome) => reply_of(outcome),
             Answer::Alive { ttl_ms } => Response::SessionAlive { ttl_ms },
@@ -458,12 +530,31 @@ pub async fn refuse(mut stream: TcpStream, error: Error) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use bytes::Bytes;
     use engine::io::Wake;
+    use engine::io::simulated::{SimDisk, SimFaults};
+    use engine::{Append, Engine, Event, Identity, Options};
 
     use super::*;
     use crate::replica::Outbox;
-    use crate::state_machine::{CommandRef, EntryBuilder, Origin, encode_command_ref};
+    use crate::state_machine::{CommandRef, EntryBuilder, Loaded, Origin, encode_command_ref};
+
+    type Log = Engine<engine::io::simulated::SimHandle>;
+
+    /// A log whose first entry is in memory.
+    fn log_of(payload: &Bytes) -> Log {
+        let disk = SimDisk::new(1, SimFaults::none());
+        let options = Options { slot_bytes: 32 << 20, seed: [1, 1], ..Options::default() };
+        let identity = Identity { node: 1, incarnation: 1, log_id: 1 };
+        let opened = engine::open(disk.handle(), Path::new("simulated"), options, identity);
+        let mut engine = opened.unwrap().engine;
+        let entry = engine::Entry { index: 1, term: 1, kind: 0, payload: payload.clone() };
+        engine.append(Append { write: 1, entries: vec![entry], ..Append::default() });
+        engine.turn(0, &mut Vec::<Event>::new()).unwrap();
+        engine
+    }
 
     struct NoThread;
 
@@ -480,8 +571,10 @@ mod tests {
         let mut entry = EntryBuilder::new();
         entry.begin(0);
         entry.push(&command);
-        let mut state = State::new();
-        state.apply(1, &entry.finish(), &mut Vec::new()).unwrap();
+        let (mut state, entry) = (State::new(), entry.finish());
+        let log = log_of(&entry);
+        let place = log.place(1).unwrap();
+        state.apply(1, &entry, place, &Loaded::new(), &mut Vec::new()).unwrap();
         let clients = Arc::new(Clients::default());
         let id = ClientId(1);
         let queue = clients.enter(id);
@@ -489,6 +582,7 @@ mod tests {
             inbox: Arc::new(Inbox::new(Arc::new(NoThread))),
             clients,
             state: Arc::new(RwLock::new(state)),
+            reader: log.reader(),
             limits: Limits::default(),
             cluster_id: ClusterId(1),
             node: 1,

@@ -326,6 +326,7 @@ impl Starter {
             inbox: Arc::clone(&inbox),
             clients: self.clients,
             state: replica.state(),
+            reader: replica.reader(),
             limits: Limits::with_value_bytes_max(self.config.value_bytes_max),
             cluster_id: founding.cluster_id(),
             node: self.config.id,

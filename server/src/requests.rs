@@ -1,6 +1,10 @@
 //! Between the wire and the state: requests into commands, outcomes into replies, reads into pages.
+//!
+//! A read looks the state up once. What is in memory is answered then and there; values that must come from the disk make
+//! it a [`Fetch`], which is answered when they have come, from what was seen at that one look.
 
 use bytes::{Bytes, BytesMut};
+use engine::{Pin, ReadError, Reader, Wanted};
 use protocol::{
     Certainty, Consistency, Error, ErrorCode, ItemRef, KeyRange, LockHolder, RangeReply, Request,
     Response, encode_get_reply,
@@ -9,8 +13,8 @@ use protocol::{
 use crate::bytes_reader::length_u32;
 use crate::replica::{AcquireWait, Room};
 use crate::state_machine::{
-    Command, CommandRef, Expect, ItemRef as StoredItem, LockView, Origin, Outcome, State, Wait,
-    encode_command_ref,
+    Command, CommandRef, Expect, ItemRef as StoredItem, LockView, Origin, Outcome, State, ValueRef,
+    Wait, encode_command_ref,
 };
 
 /// What a connection does with a request.
@@ -219,16 +223,153 @@ fn refused(code: ErrorCode, certainty: Certainty, message: &str) -> Response {
     Response::Error(Error::new(code, certainty, message))
 }
 
-/// Answers a query from the state.
-pub fn answer_query(state: &State, request_id: u64, query: &Query, out: &mut BytesMut) {
-    match query {
-        Query::Get { key } => {
-            let item = state.get(key);
-            let item = item.map(|item| item_ref(item, false));
-            encode_get_reply(request_id, state.revision(), item, out);
+/// A read that was looked up and lacks values.
+#[derive(Debug)]
+pub struct Fetch {
+    request_id: u64,
+    revision: u64,
+    page: Page,
+    /// Holds the slots of `wanted`.
+    pin: Option<Pin>,
+    wanted: Vec<Wanted>,
+    wanted_bytes: usize,
+}
+
+/// What was seen.
+#[derive(Debug)]
+enum Page {
+    Get(Seen),
+    Range { items: Vec<(Bytes, Seen)>, more: bool },
+}
+
+/// An item, and its value if that was in memory.
+#[derive(Debug)]
+struct Seen {
+    value: Option<Bytes>,
+    create_revision: u64,
+    mod_revision: u64,
+    version: u64,
+    session: u64,
+}
+
+impl Seen {
+    fn to_ref<'a>(&'a self, value: &'a [u8]) -> ItemRef<'a> {
+        let Seen { create_revision, mod_revision, version, session, .. } = *self;
+        let value = self.value.as_deref().unwrap_or(value);
+        ItemRef { value, create_revision, mod_revision, version, session }
+    }
+}
+
+impl Fetch {
+    /// The values to be read, with what keeps their slots.
+    pub fn take_wanted(&mut self) -> (Vec<Wanted>, Pin) {
+        let pin = self.pin.take().expect("the values of a read are fetched once");
+        (std::mem::take(&mut self.wanted), pin)
+    }
+
+    /// Whose read it is.
+    pub fn request_id(&self) -> u64 {
+        self.request_id
+    }
+
+    /// Bytes that it will hold when the values have come.
+    pub fn bytes(&self) -> usize {
+        self.wanted_bytes
+    }
+
+    /// Encodes the reply.
+    pub fn answer(self, values: Vec<Result<Bytes, ReadError>>, out: &mut BytesMut) {
+        let request_id = self.request_id;
+        if let Err(error) = self.encode(values, out) {
+            let message = format!("a stored value cannot be read on this node: {error}");
+            Error::not_done(ErrorCode::Corrupt, message).encode_into(request_id, out);
         }
-        Query::Range { range, limit, keys_only } => {
-            answer_range(state, request_id, (range, *limit, *keys_only), out);
+    }
+
+    fn encode(
+        self,
+        values: Vec<Result<Bytes, ReadError>>,
+        out: &mut BytesMut,
+    ) -> Result<(), ReadError> {
+        let mut values = values.into_iter().collect::<Result<Vec<Bytes>, ReadError>>()?.into_iter();
+        let mut value_of = |seen: &Seen| match &seen.value {
+            Some(_) => Bytes::new(),
+            None => values.next().expect("one value was asked for each that was missing"),
+        };
+        match self.page {
+            Page::Get(seen) => {
+                let value = value_of(&seen);
+                encode_get_reply(self.request_id, self.revision, Some(seen.to_ref(&value)), out);
+            }
+            Page::Range { items, more } => {
+                let mut page = RangeReply::begin(self.request_id, self.revision, out);
+                for (key, seen) in &items {
+                    let value = value_of(seen);
+                    assert!(page.push(key, seen.to_ref(&value)), "the look has counted the bytes");
+                }
+                page.finish(more);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What reads look at: the state, and the values that are in memory.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// Guarded by whoever reads.
+    pub state: &'a State,
+    /// Of the same node.
+    pub reader: &'a Reader,
+}
+
+impl View<'_> {
+    /// Passes the value to `take` if it is in memory.
+    fn value<R>(
+        &self,
+        key: &[u8],
+        item: &StoredItem<'_>,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        match item.value {
+            ValueRef::Inline(value) => Some(take(value)),
+            ValueRef::At(location) => {
+                let value = (item.value_bytes, item.checksum);
+                self.reader.with_recent(location, key, value, take)
+            }
+        }
+    }
+
+    fn see(&self, key: &[u8], item: &StoredItem<'_>) -> Seen {
+        let StoredItem { create_revision, mod_revision, version, session, .. } = *item;
+        let value = self.value(key, item, Bytes::copy_from_slice);
+        Seen { value, create_revision, mod_revision, version, session }
+    }
+
+    /// The state is guarded still, so the slots of `wanted` are those of its items until the pin holds them.
+    fn fetch(&self, request_id: u64, page: Page, wanted: Vec<Wanted>) -> Fetch {
+        let wanted_bytes = wanted.iter().map(|wanted| wanted.value_bytes as usize).sum();
+        let revision = self.state.revision();
+        let pin = (!wanted.is_empty()).then(|| self.reader.pin());
+        Fetch { request_id, revision, page, pin, wanted, wanted_bytes }
+    }
+}
+
+/// Answers a query from memory, or says what it lacks.
+pub fn answer_query(
+    view: View<'_>,
+    request_id: u64,
+    query: &Query,
+    out: &mut BytesMut,
+) -> Option<Fetch> {
+    let state = view.state;
+    match query {
+        Query::Get { key } => return answer_get(view, request_id, key, out),
+        Query::Range { range, limit, keys_only: true } => {
+            answer_keys(state, request_id, (range, *limit), out);
+        }
+        Query::Range { range, limit, keys_only: false } => {
+            return answer_range(view, request_id, (range, *limit), out);
         }
         Query::Lock { name } => {
             let lock = state.lock(name);
@@ -241,19 +382,36 @@ pub fn answer_query(state: &State, request_id: u64, query: &Query, out: &mut Byt
             reply.encode_into(request_id, out);
         }
     }
+    None
 }
 
-fn answer_range(
+fn answer_get(view: View<'_>, request_id: u64, key: &[u8], out: &mut BytesMut) -> Option<Fetch> {
+    let revision = view.state.revision();
+    let Some(item) = view.state.get(key) else {
+        encode_get_reply(request_id, revision, None, out);
+        return None;
+    };
+    let mut answer =
+        |value: &[u8]| encode_get_reply(request_id, revision, Some(item_ref(item, value)), out);
+    if view.value(key, &item, &mut answer).is_some() {
+        return None;
+    }
+    let wanted = item.wanted(key).into_iter().collect();
+    let page = Page::Get(view.see(key, &item));
+    Some(view.fetch(request_id, page, wanted))
+}
+
+fn answer_keys(
     state: &State,
     request_id: u64,
-    (range, limit, keys_only): (&KeyRange, u32, bool),
+    (range, limit): (&KeyRange, u32),
     out: &mut BytesMut,
 ) {
     let limit = if limit == 0 { u32::MAX } else { limit };
     let mut page = RangeReply::begin(request_id, state.revision(), out);
     let mut more = false;
     for (key, item) in state.scan(&range.start, range.end.as_deref()) {
-        if page.count() == limit || !page.push(key, item_ref(item, keys_only)) {
+        if page.count() == limit || !page.push(key, item_ref(item, &[])) {
             more = true;
             break;
         }
@@ -261,9 +419,39 @@ fn answer_range(
     page.finish(more);
 }
 
-fn item_ref(item: StoredItem<'_>, keys_only: bool) -> ItemRef<'_> {
+fn answer_range(
+    view: View<'_>,
+    request_id: u64,
+    (range, limit): (&KeyRange, u32),
+    out: &mut BytesMut,
+) -> Option<Fetch> {
+    let limit = if limit == 0 { usize::MAX } else { limit as usize };
+    let (mut items, mut wanted, mut bytes, mut more) = (Vec::new(), Vec::new(), 0, false);
+    for (key, item) in view.state.scan(&range.start, range.end.as_deref()) {
+        let item_bytes = RangeReply::item_bytes(key, item.value_bytes as usize);
+        if items.len() == limit || !RangeReply::has_room(items.len(), bytes, item_bytes) {
+            more = true;
+            break;
+        }
+        bytes += item_bytes;
+        let seen = view.see(key, &item);
+        if seen.value.is_none() {
+            wanted.extend(item.wanted(key));
+        }
+        items.push((Bytes::copy_from_slice(key), seen));
+    }
+    let is_complete = wanted.is_empty();
+    let fetch = view.fetch(request_id, Page::Range { items, more }, wanted);
+    if is_complete {
+        fetch.answer(Vec::new(), out);
+        return None;
+    }
+    Some(fetch)
+}
+
+fn item_ref<'a>(item: StoredItem<'_>, value: &'a [u8]) -> ItemRef<'a> {
     ItemRef {
-        value: if keys_only { &[] } else { item.value },
+        value,
         create_revision: item.create_revision,
         mod_revision: item.mod_revision,
         version: item.version,

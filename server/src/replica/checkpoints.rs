@@ -10,13 +10,16 @@ use raft::{Micros, SnapshotMeta};
 
 use crate::bytes_reader::length_u32;
 use crate::peer_message::encode_snapshot_meta;
-use crate::state_machine::{State, ViewProgress};
+use crate::state_machine::{Remains, State, ViewProgress};
 
 /// After a checkpoint that failed, for want of space most likely: the next try would fail at once as well.
 const RETRY_US: u64 = 1_000_000;
 
 /// Bytes streamed in one turn: about a tenth of a millisecond of work.
 const TURN_BYTES_MAX: usize = 256 << 10;
+
+/// Nodes of an old view that are dropped in one turn: likewise.
+const TURN_NODES_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 enum Phase {
@@ -39,13 +42,16 @@ pub(super) struct Checkpointer {
     /// None is begun before, on the replica's clock.
     retry_at: Micros,
     buffer: Vec<u8>,
+    /// What views alone held, to be dropped in steps.
+    remains: Vec<Remains>,
 }
 
 impl Checkpointer {
     /// One at least every `interval_bytes` of log, or twice its own size if that is more.
     pub(super) fn new(interval_bytes: u64) -> Checkpointer {
         let (phase, retry_at) = (Phase::Idle, Micros(0));
-        Checkpointer { interval_bytes, phase, wanted: false, retry_at, buffer: Vec::new() }
+        let (buffer, remains) = (Vec::new(), Vec::new());
+        Checkpointer { interval_bytes, phase, wanted: false, retry_at, buffer, remains }
     }
 
     /// Take one soon, whatever the interval says.
@@ -55,8 +61,9 @@ impl Checkpointer {
 
     /// Whether a turn would do something now.
     pub(super) fn is_busy<D: Disk>(&self, engine: &Engine<D>) -> bool {
-        matches!(self.phase, Phase::Streaming)
-            && engine.checkpoint_room(CheckpointOrigin::Local) > 0
+        let streams = matches!(self.phase, Phase::Streaming)
+            && engine.checkpoint_room(CheckpointOrigin::Local) > 0;
+        streams || !self.remains.is_empty()
     }
 
     /// Whether one is due by size, or wanted.
@@ -83,12 +90,30 @@ impl Checkpointer {
     pub(super) fn cancel<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State) {
         match std::mem::take(&mut self.phase) {
             Phase::Idle => {}
-            Phase::Viewing(_) => state.view_end(),
+            Phase::Viewing(_) => self.end_view(state),
             Phase::Streaming => {
                 engine.checkpoint_abort(CheckpointOrigin::Local);
-                state.view_end();
+                self.end_view(state);
             }
             Phase::Finishing => engine.checkpoint_abort(CheckpointOrigin::Local),
+        }
+    }
+
+    fn end_view(&mut self, state: &mut State) {
+        self.remains.extend(state.view_end());
+    }
+
+    /// A state that another has taken the place of.
+    pub(super) fn bury(&mut self, state: State) {
+        self.remains.push(state.dismantle());
+    }
+
+    /// Drops a few nodes of what is left of views.
+    pub(super) fn sweep(&mut self) {
+        if let Some(remains) = self.remains.last_mut()
+            && remains.work(TURN_NODES_MAX)
+        {
+            self.remains.pop();
         }
     }
 
@@ -110,8 +135,8 @@ impl Checkpointer {
             return;
         }
         let at = Position { index: meta.last.index.0, term: meta.last.term.0 };
-        let announced = state.view_bytes_estimate();
-        if let Err(error) = engine.checkpoint_begin(at, CheckpointOrigin::Local, announced) {
+        let (announced, slots) = (state.view_bytes_estimate(), state.view_slots().to_vec());
+        if let Err(error) = engine.checkpoint_begin(at, CheckpointOrigin::Local, announced, slots) {
             tracing::warn!(%error, "checkpoint put off");
             self.failed(state, now);
             return;
@@ -136,7 +161,7 @@ impl Checkpointer {
         engine.checkpoint_push(CheckpointOrigin::Local, &self.buffer);
         if progress == ViewProgress::Done {
             engine.checkpoint_finish(CheckpointOrigin::Local);
-            state.view_end();
+            self.end_view(state);
             self.buffer = Vec::new();
             self.phase = Phase::Finishing;
         }
@@ -151,14 +176,14 @@ impl Checkpointer {
     pub(super) fn failed(&mut self, state: &mut State, now: Micros) {
         self.retry_at = Micros(now.0 + RETRY_US);
         if matches!(self.phase, Phase::Viewing(_) | Phase::Streaming) {
-            state.view_end();
+            self.end_view(state);
         }
         self.phase = Phase::Idle;
     }
 }
 
 /// The body of a checkpoint starts with the position and the membership: length u32, then those bytes.
-fn encode_head(meta: &SnapshotMeta, out: &mut Vec<u8>) {
+pub(super) fn encode_head(meta: &SnapshotMeta, out: &mut Vec<u8>) {
     let mut encoded = Vec::new();
     encode_snapshot_meta(meta, &mut encoded);
     out.extend_from_slice(&length_u32(encoded.len()).to_le_bytes());

@@ -1,6 +1,7 @@
 //! What goes into the loop and what comes out of it.
 
 use bytes::Bytes;
+use engine::{Pin, ReadError, Wanted};
 use protocol::{LeaderHint, NodeStatus};
 use raft::{Lane, Link, NodeId};
 
@@ -33,6 +34,15 @@ pub enum Input {
         reply_to: ReplyTo,
         /// Which session.
         session: u64,
+    },
+    /// Values that a confirmed read found in the state and not in memory.
+    Fetch {
+        /// Where the answer goes.
+        reply_to: ReplyTo,
+        /// Which values.
+        wanted: Vec<Wanted>,
+        /// Older than the look at the state that found their locations.
+        pin: Pin,
     },
     /// What is this node doing?
     Status(ReplyTo),
@@ -112,6 +122,8 @@ pub enum Answer {
         /// Its time to live in milliseconds.
         ttl_ms: u64,
     },
+    /// The values of a fetch, in its order.
+    Values(Vec<Result<Bytes, ReadError>>),
     /// What this node is doing.
     Status(Box<NodeStatus>),
     /// It did not work.

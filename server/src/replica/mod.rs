@@ -6,10 +6,11 @@
 //! pause of the process does not look like a silent leader; whatever was committed is applied, and visible to every
 //! connection, before a reply leaves.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use engine::io::Disk;
 use engine::{
     CheckpointError, CheckpointOrigin, Engine, EngineError, Event as EngineEvent, Recovered,
@@ -38,6 +39,7 @@ mod restore;
 mod sessions;
 mod snapshots;
 mod status;
+mod values;
 mod waiters;
 
 pub use input::{AcquireWait, Answer, ClientId, Input, Outbox, Proposal, ReplyTo, Room};
@@ -47,7 +49,8 @@ use checkpoints::Checkpointer;
 use peers::Peers;
 use reads::{Reader, Reads};
 use sessions::Deadlines;
-use snapshots::{Progress, Receiver, Senders};
+use snapshots::{Means, Progress, Receiver, Senders};
+use values::{Purpose, Values};
 use waiters::{Fate, Waiter, Waiters};
 
 /// A finished entry holds about this many bytes of commands; more go into the next one.
@@ -95,6 +98,16 @@ pub enum ReplicaError {
         /// Why.
         source: ApplyError,
     },
+    /// A value that an entry compares cannot be read.
+    #[error(
+        "entry {index} compares a value that cannot be read, so it cannot be applied here: {source}"
+    )]
+    Value {
+        /// The entry.
+        index: u64,
+        /// Why.
+        source: engine::ReadError,
+    },
     /// A stored entry cannot be read back.
     #[error("a stored entry cannot be read back: {0}")]
     Read(String),
@@ -120,6 +133,9 @@ pub struct Replica<D: Disk, O: Outbox> {
     out: O,
     /// The last applied entry.
     applied: LogId,
+    /// Committed and not applied yet: their place in the log or a value that they compare is not known.
+    committed: VecDeque<Batch>,
+    values: Values,
     membership: Membership,
     next_tick: Micros,
     now: Micros,
@@ -169,6 +185,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             state: Arc::new(RwLock::new(state)),
             out,
             applied,
+            committed: VecDeque::new(),
+            values: Values::default(),
             membership,
             next_tick: Micros(0),
             now: Micros(0),
@@ -205,6 +223,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         &self.engine
     }
 
+    /// Reads recent values, for connections.
+    pub fn reader(&self) -> engine::Reader {
+        self.engine.reader()
+    }
+
     /// Where the loop sends.
     pub fn outbox(&mut self) -> &mut O {
         &mut self.out
@@ -227,7 +250,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
 
     /// Whether everything is durable and nothing is queued: a stopping replica may end.
     pub fn is_stopped(&self) -> bool {
-        self.stop == Stop::Settling && self.engine.is_idle()
+        self.stop == Stop::Settling && self.engine.is_idle() && !self.values.has_fetches()
     }
 
     /// One turn at time `now`, with everything that has arrived. `wall_ms` is what entries carry.
@@ -286,6 +309,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 self.out.answer(reply_to, Answer::Error(error));
             }
             Input::Read(reply_to) => self.reads.open(reply_to),
+            Input::Fetch { reply_to, wanted, pin } => {
+                self.values.read(&mut self.engine, Purpose::Fetch(reply_to), wanted);
+                // What is read from here on keeps its slots itself.
+                drop(pin);
+            }
             Input::KeepAlive { reply_to, session } => self.reads.open_keep_alive(reply_to, session),
             Input::Status(reply_to) => {
                 let status = Box::new(self.node_status());
@@ -413,13 +441,15 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             let mut ready = std::mem::take(&mut self.ready);
             let more = self.raft.ready(&mut ready);
             if let Some(write) = ready.write.take() {
+                self.prefetch(&write.batches);
                 self.engine.append(append_of(write));
             }
             for envelope in ready.messages.drain(..) {
                 let message = PeerMessage::Raft(envelope.message);
                 self.out.send(envelope.to, envelope.link, envelope.lane, message);
             }
-            self.apply(&ready.committed)?;
+            self.committed.extend(ready.committed.drain(..));
+            self.apply_committed()?;
             for read in ready.reads.drain(..) {
                 self.reads.indexed(read);
             }
@@ -478,27 +508,72 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
 
     // Applying.
 
-    fn apply(&mut self, committed: &[Batch]) -> Result<(), ReplicaError> {
-        let Some(last) = committed.last() else { return Ok(()) };
+    /// Asks for the values that new entries compare.
+    fn prefetch(&mut self, batches: &[Batch]) {
         let state = Arc::clone(&self.state);
-        let mut state = state.write();
-        for batch in committed {
+        let state = state.read();
+        for batch in batches.iter().filter(|batch| batch.kind() == Kind::Normal) {
             for (index, payload) in batch.entries() {
-                let id = LogId { term: batch.term(), index };
-                assert_eq!(index, self.applied.index.next());
-                match batch.kind() {
-                    Kind::Normal => state
-                        .apply(index.0, &payload, &mut self.outcomes)
-                        .map_err(|source| ReplicaError::Apply { index, source })?,
-                    Kind::Noop | Kind::Membership => state.set_applied_index(index.0),
-                }
-                self.applied = id;
-                self.settle(id);
+                self.values.prefetch(&mut self.engine, &state, index.0, &payload);
             }
         }
+    }
+
+    /// Applies what is committed, up to the first entry that has no place in the log yet or compares a value that is
+    /// still read.
+    fn apply_committed(&mut self) -> Result<(), ReplicaError> {
+        if self.committed.is_empty() {
+            return Ok(());
+        }
+        let before = self.applied.index;
+        let state = Arc::clone(&self.state);
+        let mut state = state.write();
+        while let Some(batch) = self.committed.front().cloned() {
+            let last = batch.last();
+            for (index, payload) in batch.entries() {
+                let is_next = index == self.applied.index.next();
+                if is_next && !self.apply_entry(&mut state, &batch, index, &payload)? {
+                    break;
+                }
+            }
+            if self.applied.index < last {
+                break;
+            }
+            self.committed.pop_front();
+        }
         drop(state);
-        self.raft.applied(last.last());
+        if self.applied.index > before {
+            self.engine.forget_places_upto(self.applied.index.0);
+            self.values.applied(self.applied.index.0);
+            self.raft.applied(self.applied.index);
+        }
         Ok(())
+    }
+
+    /// Whether it could be applied.
+    fn apply_entry(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        index: LogIndex,
+        payload: &[u8],
+    ) -> Result<bool, ReplicaError> {
+        if batch.kind() == Kind::Normal {
+            let Some(place) = self.engine.place(index.0) else { return Ok(false) };
+            let loaded = self.values.loaded(&mut self.engine, state, index.0, payload);
+            let index_of = index.0;
+            let loaded =
+                loaded.map_err(|source| ReplicaError::Value { index: index_of, source })?;
+            let Some(loaded) = loaded else { return Ok(false) };
+            state
+                .apply(index.0, payload, place, &loaded, &mut self.outcomes)
+                .map_err(|source| ReplicaError::Apply { index, source })?;
+        } else {
+            state.set_applied_index(index.0);
+        }
+        self.applied = LogId { term: batch.term(), index };
+        self.settle(self.applied);
+        Ok(true)
     }
 
     /// Answers everyone whose command the entry held, and everyone whom it brought a lock.
@@ -573,6 +648,12 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         match event {
             EngineEvent::Durable { write } => self.raft.wrote(WriteSeq(write)),
             EngineEvent::Entries { id, result } => self.handle_entries(id, result)?,
+            EngineEvent::Values { id, results } => self.handle_values(id, results)?,
+            EngineEvent::ValuesPlaced { id, location } => {
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.placed(id, location);
+                }
+            }
             EngineEvent::CheckpointDurable { origin, info } => match origin {
                 CheckpointOrigin::Installed => self.handle_installed(log_id_of(info.at)),
                 CheckpointOrigin::Local => self.handle_checkpoint(),
@@ -587,10 +668,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 self.checkpointer.failed(&mut self.state.write(), self.now);
             }
             EngineEvent::CheckpointBytes { id, result } => {
-                if let Err(error) = &result {
-                    tracing::warn!(%error, "a checkpoint that a peer needs cannot be read");
-                }
-                self.senders.read(id, result.ok(), &mut self.out);
+                let Replica { senders, engine, values, out, .. } = self;
+                senders.body_arrived(&mut Means { engine, values, out }, id, result);
             }
             EngineEvent::LogStart { log_start } => self.raft.purged(log_id_of(log_start)),
             EngineEvent::RoomChanged(room) => self.handle_room(room),
@@ -599,6 +678,27 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                     latency_ms = latency_us / 1000,
                     "slow disk: a durable write took long"
                 );
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_values(
+        &mut self,
+        id: u64,
+        mut results: Vec<Result<Bytes, engine::ReadError>>,
+    ) -> Result<(), ReplicaError> {
+        match self.values.ended(id) {
+            None => {}
+            Some(Purpose::Fetch(reply_to)) => self.out.answer(reply_to, Answer::Values(results)),
+            Some(Purpose::Snapshot(send)) => {
+                self.senders.values_arrived(send, results, &mut self.out);
+            }
+            Some(Purpose::Compare(location)) => {
+                let value = results.pop().expect("each value to compare is read alone");
+                let index = self.applied.index.next().0;
+                let value = value.map_err(|source| ReplicaError::Value { index, source })?;
+                self.values.compare_arrived(location, value);
             }
         }
         Ok(())
@@ -648,6 +748,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             let meta = SnapshotMeta { last: self.applied, membership: self.membership.clone() };
             self.checkpointer.begin(&mut self.state.write(), meta);
         }
+        self.checkpointer.sweep();
         if self.checkpointer.is_active() {
             self.checkpointer.work(&mut self.engine, &mut self.state.write(), self.now);
         }
@@ -709,7 +810,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 }
             }
             PeerMessage::SnapshotPull { send, offset } => {
-                if !self.senders.pull(&mut self.engine, send, offset) {
+                let Replica { senders, engine, values, out, .. } = self;
+                if !senders.pull(&mut Means { engine, values, out }, send, offset) {
                     let gone = PeerMessage::SnapshotGone { send };
                     self.out.send(from, link, raft::Lane::Bulk, gone);
                 }
@@ -745,7 +847,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             SnapshotOrder::Install { id, meta, from, send } => {
                 self.drop_receiver();
                 tracing::info!(%from, index = %meta.last.index, "receiving a snapshot");
-                self.receiver = Some(Receiver::new(id, meta, from, send));
+                let value_bytes_max = self.options.raft.entry_bytes_max as usize;
+                let receiver = Receiver::new((id, meta), (from, send), value_bytes_max);
+                self.receiver = Some(receiver);
                 self.handle_progress(Some(Progress::Pull(0)));
             }
             SnapshotOrder::StopInstalling { id } => {
@@ -798,12 +902,15 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             return;
         };
         let (id, meta, new_state) = receiver.finish();
+        self.engine.values_settled();
         let state = Arc::clone(&self.state);
         let mut state = state.write();
         if meta.last.index > self.applied.index {
             self.checkpointer.cancel(&mut self.engine, &mut state);
-            *state = new_state;
+            self.checkpointer.bury(std::mem::replace(&mut *state, new_state));
             self.applied = meta.last;
+            self.engine.forget_places_upto(meta.last.index.0);
+            self.values.applied(meta.last.index.0);
             tracing::info!(index = %meta.last.index, "snapshot installed");
         }
         drop(state);

@@ -1,5 +1,7 @@
 //! Reads a checkpoint's or snapshot's body back: its head, then the state.
 
+use bytes::Bytes;
+use engine::Location;
 use raft::SnapshotMeta;
 use thiserror::Error;
 
@@ -46,6 +48,26 @@ impl BodyReader {
     /// Nothing yet.
     pub fn new() -> BodyReader {
         BodyReader { head: Vec::new(), meta: None, restorer: Restorer::new() }
+    }
+
+    /// Nothing yet, of a peer's snapshot; see [`Restorer::of_peer`].
+    pub fn of_peer(batch_bytes_max: usize) -> BodyReader {
+        BodyReader { restorer: Restorer::of_peer(batch_bytes_max), ..BodyReader::new() }
+    }
+
+    /// See [`Restorer::take_batch`].
+    pub fn take_batch(&mut self) -> Option<Bytes> {
+        self.restorer.take_batch()
+    }
+
+    /// See [`Restorer::placed`].
+    pub fn placed(&mut self, place: Location) {
+        self.restorer.placed(place);
+    }
+
+    /// See [`Restorer::seal`].
+    pub fn seal(&mut self) {
+        self.restorer.seal();
     }
 
     /// The next piece, of any size.

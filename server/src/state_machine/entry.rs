@@ -212,6 +212,8 @@ pub struct Decoded<'a> {
     pub command: CommandRef<'a>,
     /// The CRC-32 of the value in it.
     pub value_checksum: u32,
+    /// Where its key starts in the entry's payload; a multiple of [`COMMAND_ALIGN_BYTES`]. The value follows the key.
+    pub key_offset: usize,
 }
 
 impl<'a> EntryReader<'a> {
@@ -259,8 +261,35 @@ impl<'a> EntryReader<'a> {
     /// The commands, in order.
     pub fn commands(&self) -> impl Iterator<Item = Decoded<'a>> + use<'a> {
         let mut reader = Reader::new(self.commands);
-        let next = move |_| decode_command(&mut reader).expect("open has checked every command");
+        let bytes = ENTRY_HEADER_BYTES + self.commands.len();
+        let next = move |_| {
+            let key_offset = bytes - reader.remaining() + COMMAND_HEADER_BYTES;
+            decode_command(&mut reader, key_offset).expect("open has checked every command")
+        };
         (0..self.count).map(next)
+    }
+
+    /// The compares with a value in an entry that may hold anything: (key, expected value). What is not sound is passed
+    /// over, because applying it will say so.
+    pub fn compares(payload: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let commands = EntryReader::open_header(payload).map_or(&[][..], |entry| entry.commands);
+        let mut rest = commands;
+        std::iter::from_fn(move || {
+            loop {
+                let (is_compare, bytes) = peek_command(rest)?;
+                let (command, after) = rest.split_at_checked(bytes)?;
+                rest = after;
+                if !is_compare {
+                    continue;
+                }
+                let decoded = decode_command(&mut Reader::new(command), 0)?;
+                if let CommandRef::CompareAndSet { key, expect: ExpectRef::Value(value), .. } =
+                    decoded.command
+                {
+                    return Some((key, value));
+                }
+            }
+        })
     }
 }
 
@@ -418,10 +447,18 @@ fn check_command(reader: &mut Reader<'_>, position: u32) -> Result<(), EntryErro
     verify_value(position, parts.value, value_checksum)
 }
 
+/// Whether the next command compares with a value, and its length.
+fn peek_command(bytes: &[u8]) -> Option<(bool, usize)> {
+    let mut reader = Reader::new(bytes);
+    let (bytes, kind, variant) = (reader.u32()? as usize, reader.u8()?, reader.u8()?);
+    let compares = kind == COMPARE_AND_SET && variant & EXPECT_MASK == EXPECT_VALUE;
+    (bytes > 0).then_some((compares, bytes))
+}
+
 /// Decodes a command that was checked before.
-fn decode_command<'a>(reader: &mut Reader<'a>) -> Option<Decoded<'a>> {
+fn decode_command<'a>(reader: &mut Reader<'a>, key_offset: usize) -> Option<Decoded<'a>> {
     let (parts, origin, value_checksum) = decode_parts(reader)?;
-    Some(Decoded { origin, command: parts.to_command()?, value_checksum })
+    Some(Decoded { origin, command: parts.to_command()?, value_checksum, key_offset })
 }
 
 /// `None` when the lengths contradict each other or the padding is not zero.

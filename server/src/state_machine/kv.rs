@@ -1,17 +1,39 @@
-//! Keys: what each holds, and since which revision.
+//! Keys: where each one's value lies, and since which revision.
+//!
+//! Short values lie in the index, longer ones where the log holds them: key and value of a command follow each other
+//! there, and a location names the key's first byte. Locations are this node's own and no part of the state's hash.
 
 use super::command::ExpectRef;
 use super::hash::{Domain, ItemHash};
-use super::key::Key;
 use super::snapshot;
-use super::table::Table;
-use std::ops::Bound;
+use bytes::Bytes;
+use engine::tree::{self, Range, Tree};
+use engine::{Location, Wanted};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Values up to this long lie in the index: they need no more memory than their location would, all told.
+pub const INLINE_BYTES_MAX: usize = 64;
+
+/// Values that were read for the compares of an entry, by where they lie.
+pub type Loaded = BTreeMap<Location, Bytes>;
+
+/// A value as readers see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ValueRef<'a> {
+    /// Here it is.
+    Inline(&'a [u8]),
+    /// The key and then the value lie there.
+    At(Location),
+}
 
 /// A key's value and history as readers see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ItemRef<'a> {
     /// The value.
-    pub value: &'a [u8],
+    pub value: ValueRef<'a>,
+    /// The length of the value.
+    pub value_bytes: u32,
     /// The CRC-32 of the value, as the command that set it carried it.
     pub checksum: u32,
     /// The revision that created the key, after it was last absent.
@@ -24,6 +46,15 @@ pub struct ItemRef<'a> {
     pub session: u64,
 }
 
+impl ItemRef<'_> {
+    /// How to read the value, if it is not here.
+    pub fn wanted(&self, key: &[u8]) -> Option<Wanted> {
+        let ValueRef::At(location) = self.value else { return None };
+        let key = Bytes::copy_from_slice(key);
+        Some(Wanted { location, key, value_bytes: self.value_bytes, checksum: self.checksum })
+    }
+}
+
 /// The key that ends the range of all keys with this prefix: the first one after them. `None` when
 /// nothing follows them.
 pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
@@ -33,9 +64,19 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-#[derive(Clone)]
+/// Where a value is.
+#[derive(Clone, Debug)]
+pub(super) enum Stored {
+    Inline(Box<[u8]>),
+    At(Location),
+}
+
+const _: () = assert!(size_of::<Stored>() == 16);
+
+#[derive(Clone, Debug)]
 pub(super) struct Item {
-    pub(super) value: Box<[u8]>,
+    pub(super) value: Stored,
+    pub(super) value_bytes: u32,
     pub(super) checksum: u32,
     pub(super) create_revision: u64,
     pub(super) mod_revision: u64,
@@ -43,22 +84,51 @@ pub(super) struct Item {
     pub(super) session: u64,
 }
 
-impl Item {
-    /// Sets the value, in its place when the length is the same.
-    fn overwrite(&mut self, revision: u64, value: &[u8], checksum: u32) {
-        if self.value.len() == value.len() {
-            self.value.copy_from_slice(value);
+const _: () = assert!(size_of::<Item>() == 56);
+
+/// A value that a command brings, and where the command's key lies.
+#[derive(Clone, Copy)]
+pub(super) struct NewValue<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) checksum: u32,
+    pub(super) place: Location,
+}
+
+impl NewValue<'_> {
+    fn value_bytes(&self) -> u32 {
+        u32::try_from(self.bytes.len()).expect("a value is at most 8 MiB")
+    }
+
+    fn to_stored(self) -> Stored {
+        if self.bytes.len() > INLINE_BYTES_MAX {
+            Stored::At(self.place)
         } else {
-            self.value = value.into();
+            Stored::Inline(self.bytes.into())
         }
-        self.checksum = checksum;
+    }
+}
+
+impl Item {
+    fn overwrite(&mut self, revision: u64, value: NewValue<'_>) {
+        match &mut self.value {
+            Stored::Inline(bytes) if bytes.len() == value.bytes.len() => {
+                bytes.copy_from_slice(value.bytes);
+            }
+            stored @ (Stored::Inline(_) | Stored::At(_)) => *stored = value.to_stored(),
+        }
+        self.value_bytes = value.value_bytes();
+        self.checksum = value.checksum;
         self.mod_revision = revision;
         self.version += 1;
     }
 
-    fn to_ref(&self) -> ItemRef<'_> {
+    pub(super) fn to_ref(&self) -> ItemRef<'_> {
         ItemRef {
-            value: &self.value,
+            value: match &self.value {
+                Stored::Inline(bytes) => ValueRef::Inline(bytes),
+                Stored::At(location) => ValueRef::At(*location),
+            },
+            value_bytes: self.value_bytes,
             checksum: self.checksum,
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
@@ -69,133 +139,236 @@ impl Item {
 
     /// `key` is the hash so far, with the key absorbed.
     fn hash(&self, key: ItemHash) -> u128 {
-        let value = self.value.len() as u64 | u64::from(self.checksum) << 32;
+        let value = u64::from(self.value_bytes) | u64::from(self.checksum) << 32;
         key.words([value, self.create_revision, self.mod_revision, self.version, self.session])
             .finish()
     }
 
-    fn encoded_bytes(&self, key: &Key) -> u64 {
-        snapshot::key_bytes(key.as_slice().len(), self.value.len())
+    /// Whether only the bytes themselves can tell if this is the value.
+    fn resembles(&self, expected: &[u8]) -> bool {
+        self.value_bytes as usize == expected.len() && self.checksum == crc32fast::hash(expected)
     }
-}
-
-/// All keys from `start` on and before `end`; none when `end` is not after `start`.
-fn bounds(start: &[u8], end: Option<&[u8]>) -> (Bound<Key>, Bound<Key>) {
-    let end = end.map(|end| Key::new(end.max(start)));
-    (Bound::Included(Key::new(start)), end.map_or(Bound::Unbounded, Bound::Excluded))
 }
 
 fn hash_key(key: &[u8]) -> ItemHash {
     ItemHash::new(Domain::Key).bytes(key)
 }
 
-/// Invariant: `sum` is the sum of the items' hashes, `bytes` that of their sizes in a snapshot.
+/// What the keys come to. Invariant: every field is the sum over all items.
+#[derive(Clone, Default)]
+struct Totals {
+    /// Of the items' hashes.
+    hash: u128,
+    /// Bytes of the items in a checkpoint.
+    encoded_bytes: u64,
+    /// What values that lie in the log would add to that.
+    located_bytes: u64,
+    /// Bytes of keys and values that lie in each slot.
+    live_bytes: Vec<u64>,
+}
+
+impl Totals {
+    fn add(&mut self, key: &[u8], hash: ItemHash, item: &Item) {
+        self.hash = self.hash.wrapping_add(item.hash(hash));
+        self.encoded_bytes += snapshot::key_bytes(key.len(), item);
+        if let Stored::At(location) = item.value {
+            self.located_bytes += snapshot::located_bytes(item.value_bytes);
+            *self.live(location) += key.len() as u64 + u64::from(item.value_bytes);
+        }
+    }
+
+    fn subtract(&mut self, key: &[u8], hash: ItemHash, item: &Item) {
+        self.hash = self.hash.wrapping_sub(item.hash(hash));
+        self.encoded_bytes -= snapshot::key_bytes(key.len(), item);
+        if let Stored::At(location) = item.value {
+            self.located_bytes -= snapshot::located_bytes(item.value_bytes);
+            *self.live(location) -= key.len() as u64 + u64::from(item.value_bytes);
+        }
+    }
+
+    fn live(&mut self, location: Location) -> &mut u64 {
+        let slot = location.slot() as usize;
+        if slot >= self.live_bytes.len() {
+            self.live_bytes.resize(slot + 1, 0);
+        }
+        &mut self.live_bytes[slot]
+    }
+}
+
+/// The keys of a view or a state that has had its day. Dropping it at once may take long.
+pub struct Remains(tree::Remains<Item>);
+
+impl fmt::Debug for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Remains")
+    }
+}
+
+impl Remains {
+    pub(super) fn of(tree: Tree<Item>) -> Remains {
+        Remains(tree.dismantle())
+    }
+
+    /// Drops at most so many nodes. Whether nothing is left.
+    pub fn work(&mut self, nodes_max: usize) -> bool {
+        self.0.work(nodes_max)
+    }
+}
+
+/// All keys.
 #[derive(Clone)]
 pub(super) struct Keys {
-    pub(super) table: Table<Key, Item>,
-    sum: u128,
-    bytes: u64,
+    tree: Tree<Item>,
+    totals: Totals,
 }
 
 impl Keys {
     pub(super) fn new() -> Keys {
-        Keys { table: Table::new(), sum: 0, bytes: 0 }
+        Keys { tree: Tree::new(), totals: Totals::default() }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.tree.len()
     }
 
     pub(super) fn sum(&self) -> u128 {
-        self.sum
+        self.totals.hash
     }
 
     pub(super) fn recompute_sum(&self) -> u128 {
-        let hash = |(key, item): (&Key, &Item)| item.hash(hash_key(key.as_slice()));
-        self.table.iter().map(hash).fold(0, u128::wrapping_add)
+        let hash = |(key, item): (&[u8], &Item)| item.hash(hash_key(key));
+        self.tree.iter().map(hash).fold(0, u128::wrapping_add)
     }
 
     pub(super) fn encoded_bytes(&self) -> u64 {
-        self.bytes
+        self.totals.encoded_bytes
+    }
+
+    pub(super) fn located_bytes(&self) -> u64 {
+        self.totals.located_bytes
+    }
+
+    /// The slots that hold values.
+    pub(super) fn slots(&self) -> Vec<u32> {
+        let live = (0..).zip(&self.totals.live_bytes);
+        live.filter(|(_, bytes)| **bytes > 0).map(|(slot, _)| slot).collect()
+    }
+
+    /// All items as they are now, at no cost.
+    pub(super) fn view(&self) -> Tree<Item> {
+        self.tree.clone()
+    }
+
+    pub(super) fn into_tree(self) -> Tree<Item> {
+        self.tree
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<ItemRef<'_>> {
-        self.table.get(&Key::new(key)).map(Item::to_ref)
+        self.tree.get(key).map(Item::to_ref)
     }
 
     /// 0 when the key does not exist.
     pub(super) fn mod_revision(&self, key: &[u8]) -> u64 {
-        self.table.get(&Key::new(key)).map_or(0, |item| item.mod_revision)
+        self.tree.get(key).map_or(0, |item| item.mod_revision)
     }
 
-    pub(super) fn range<'a>(
-        &'a self,
-        start: &[u8],
-        end: Option<&[u8]>,
-    ) -> impl Iterator<Item = (&'a [u8], ItemRef<'a>)> + use<'a> {
-        let items = self.table.range(bounds(start, end));
-        items.map(|(key, item)| (key.as_slice(), item.to_ref()))
+    pub(super) fn range<'a>(&'a self, start: &[u8], end: Option<&[u8]>) -> Range<'a, Item> {
+        self.tree.range(start, end)
     }
 
-    pub(super) fn holds(&self, key: &[u8], expect: ExpectRef<'_>) -> bool {
-        let item = self.table.get(&Key::new(key));
+    /// The value that must be loaded to tell whether the key holds these bytes.
+    pub(super) fn compared(&self, key: &[u8], expected: &[u8]) -> Option<Wanted> {
+        self.tree.get(key).filter(|item| item.resembles(expected))?.to_ref().wanted(key)
+    }
+
+    /// `value_at` gives the value bytes that lie somewhere in the log.
+    pub(super) fn holds<'a>(
+        &self,
+        key: &[u8],
+        expect: ExpectRef<'_>,
+        value_at: impl FnOnce(Location, u32) -> &'a [u8],
+    ) -> bool {
+        let item = self.tree.get(key);
         match expect {
             ExpectRef::Absent => item.is_none(),
-            ExpectRef::Value(expected) => item.is_some_and(|item| *item.value == *expected),
+            ExpectRef::Value(expected) => {
+                item.filter(|item| item.resembles(expected)).is_some_and(|item| match &item.value {
+                    Stored::Inline(bytes) => **bytes == *expected,
+                    Stored::At(location) => value_at(*location, item.value_bytes) == expected,
+                })
+            }
             ExpectRef::Revision(revision) => item.map_or(0, |item| item.mod_revision) == revision,
         }
     }
 
-    pub(super) fn put(&mut self, revision: u64, key: &[u8], value: &[u8], checksum: u32) {
-        let (hash, key) = (hash_key(key), Key::new(key));
-        let Some(item) = self.table.get_mut(&key) else {
-            let item = Item {
-                value: value.into(),
-                checksum,
-                create_revision: revision,
-                mod_revision: revision,
-                version: 1,
-                session: 0,
-            };
-            return self.add(key, hash, item);
+    pub(super) fn put(&mut self, revision: u64, key: &[u8], value: NewValue<'_>) {
+        let hash = hash_key(key);
+        if let Some(item) = self.tree.get_mut(key) {
+            self.totals.subtract(key, hash, item);
+            item.overwrite(revision, value);
+            return self.totals.add(key, hash, item);
+        }
+        let item = Item {
+            value: value.to_stored(),
+            value_bytes: value.value_bytes(),
+            checksum: value.checksum,
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            session: 0,
         };
-        let (sum, bytes) = (item.hash(hash), item.encoded_bytes(&key));
-        item.overwrite(revision, value, checksum);
-        self.sum = self.sum.wrapping_sub(sum).wrapping_add(item.hash(hash));
-        self.bytes = self.bytes - bytes + item.encoded_bytes(&key);
+        self.totals.add(key, hash, &item);
+        self.tree.insert(key, item);
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) -> bool {
-        self.delete_key(&Key::new(key))
-    }
-
-    fn delete_key(&mut self, key: &Key) -> bool {
-        let look = |item: &Item| (item.hash(hash_key(key.as_slice())), item.encoded_bytes(key));
-        let Some((sum, bytes)) = self.table.remove(key, look) else {
+        let Some(item) = self.tree.remove(key) else {
             return false;
         };
-        self.sum = self.sum.wrapping_sub(sum);
-        self.bytes -= bytes;
+        self.totals.subtract(key, hash_key(key), &item);
         true
     }
 
     /// How many keys it removed.
     pub(super) fn delete_range(&mut self, start: &[u8], end: Option<&[u8]>) -> u64 {
-        let Keys { table, sum, bytes } = self;
-        table.remove_range(bounds(start, end), |key, item| {
-            *sum = sum.wrapping_sub(item.hash(hash_key(key.as_slice())));
-            *bytes -= item.encoded_bytes(key);
-        })
+        let keys: Vec<Box<[u8]>> = self.range(start, end).map(|(key, _)| key.into()).collect();
+        for key in &keys {
+            assert!(self.delete(key), "it was just seen");
+        }
+        keys.len() as u64
+    }
+}
+
+/// Makes keys of items that come in order.
+pub(super) struct KeysBuilder {
+    tree: tree::Builder<Item>,
+    totals: Totals,
+    pub(super) count: u64,
+    last: Vec<u8>,
+}
+
+impl KeysBuilder {
+    pub(super) fn new() -> KeysBuilder {
+        let (tree, totals) = (tree::Builder::new(), Totals::default());
+        KeysBuilder { tree, totals, count: 0, last: Vec::new() }
     }
 
-    /// Adds an item that a snapshot holds.
-    ///
-    /// Requires: its key is absent.
-    pub(super) fn restore(&mut self, key: Key, item: Item) {
-        let hash = hash_key(key.as_slice());
-        self.add(key, hash, item);
+    /// Whether this key may be next.
+    pub(super) fn takes(&self, key: &[u8]) -> bool {
+        self.count == 0 || *self.last < *key
     }
 
-    fn add(&mut self, key: Key, hash: ItemHash, item: Item) {
-        self.sum = self.sum.wrapping_add(item.hash(hash));
-        self.bytes += item.encoded_bytes(&key);
-        self.table.insert(key, item);
+    /// Requires: the keys come in order.
+    pub(super) fn push(&mut self, key: &[u8], item: Item) {
+        self.totals.add(key, hash_key(key), &item);
+        self.tree.push(key, item);
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        self.count += 1;
+    }
+
+    pub(super) fn finish(self) -> Keys {
+        Keys { tree: self.tree.finish(), totals: self.totals }
     }
 }
 

@@ -33,15 +33,17 @@ pub use entry::{
     COMMAND_ALIGN_BYTES, COMMAND_HEADER_BYTES, Decoded, ENTRY_HEADER_BYTES, ENTRY_VERSION,
     EntryBuilder, EntryError, EntryReader, encode_command, encode_command_ref,
 };
-pub use kv::{ItemRef, prefix_end};
+pub use kv::{INLINE_BYTES_MAX, ItemRef, Loaded, Remains, ValueRef, prefix_end};
 pub use lock::LockView;
 pub use outcome::{Applied, Outcome, RESOLVED};
 pub use restore::{RestoreError, Restorer};
 pub use session::SessionView;
-pub use snapshot::{SNAPSHOT_VERSION, ViewProgress};
+pub use snapshot::{Expander, Piece, SNAPSHOT_VERSION, ViewProgress};
 
+use bytes::Bytes;
+use engine::{Location, Wanted};
 use hash::{Domain, ItemHash};
-use kv::Keys;
+use kv::{Keys, NewValue};
 use lock::{Claim, Grant, Locks};
 use session::{Admission, Sessions};
 
@@ -95,22 +97,33 @@ impl State {
         }
     }
 
-    /// Applies one entry. The outcomes are appended to `out` in the order of the commands, each
-    /// followed by the late outcomes that it brought about.
+    /// The values that an entry compares with others and that do not lie in the state: they must be loaded before it is
+    /// applied. What the entry itself brings need not be.
+    pub fn compared(&self, payload: &[u8]) -> Vec<Wanted> {
+        EntryReader::compares(payload)
+            .filter_map(|(key, expected)| self.keys.compared(key, expected))
+            .collect()
+    }
+
+    /// Applies one entry, whose payload lies at `place` in this node's log. The outcomes are appended to `out` in the
+    /// order of the commands, each followed by the late outcomes that it brought about.
     ///
-    /// Requires: `index` follows [`State::applied_index`].
+    /// Requires: `index` follows [`State::applied_index`]; `loaded` holds what [`State::compared`] names.
     pub fn apply(
         &mut self,
         index: u64,
         payload: &[u8],
+        place: Location,
+        loaded: &Loaded,
         out: &mut Vec<Applied>,
     ) -> Result<(), ApplyError> {
         assert_eq!(index, self.applied_index + 1, "entries are applied in order, none left out");
         let entry = EntryReader::open(payload).map_err(|source| ApplyError { index, source })?;
         self.time_ms = self.time_ms.max(entry.time_ms());
+        let source = Source { payload, place, loaded };
         for (position, decoded) in (0..).zip(entry.commands()) {
             let Origin { session, sequence, .. } = decoded.origin;
-            let outcome = self.execute(&decoded);
+            let outcome = self.execute(&decoded, &source);
             out.push(Applied { session, sequence, position, outcome });
             out.append(&mut self.resolved);
         }
@@ -138,7 +151,12 @@ impl State {
 
     /// How many keys there are.
     pub fn keys(&self) -> usize {
-        self.keys.table.len()
+        usize::try_from(self.keys.len()).expect("as many as memory holds")
+    }
+
+    /// Ends the state in steps, because a large one takes a while.
+    pub fn dismantle(self) -> Remains {
+        Remains::of(self.keys.into_tree())
     }
 
     /// The replicated time: the greatest leader's time of any applied entry, in milliseconds.
@@ -168,8 +186,8 @@ impl State {
         mut f: impl FnMut(&[u8], ItemRef<'_>),
     ) -> bool {
         let mut bytes = 0;
-        for (count, (key, item)) in self.keys.range(start, end).enumerate() {
-            bytes += key.len() + item.value.len();
+        for (count, (key, item)) in self.scan(start, end).enumerate() {
+            bytes += key.len() + item.value_bytes as usize;
             if count >= limit || (count > 0 && bytes > bytes_max) {
                 return true;
             }
@@ -184,7 +202,7 @@ impl State {
         start: &[u8],
         end: Option<&[u8]>,
     ) -> impl Iterator<Item = (&'a [u8], ItemRef<'a>)> + use<'a> {
-        self.keys.range(start, end)
+        self.keys.range(start, end).map(|(key, item)| (key, item.to_ref()))
     }
 
     /// How many locks are held.
@@ -237,7 +255,7 @@ impl State {
         ItemHash::new(Domain::Scalars).words(words).finish()
     }
 
-    fn execute(&mut self, decoded: &Decoded<'_>) -> Outcome {
+    fn execute(&mut self, decoded: &Decoded<'_>, source: &Source<'_>) -> Outcome {
         match decoded.command {
             CommandRef::SessionOpen { ttl_ms, nonce, label } => {
                 self.sessions.open(ttl_ms, nonce, label)
@@ -257,33 +275,32 @@ impl State {
             | CommandRef::DeleteRange { .. }
             | CommandRef::CompareAndSet { .. }
             | CommandRef::LockAcquire { .. }
-            | CommandRef::LockRelease { .. } => self.execute_once(decoded),
+            | CommandRef::LockRelease { .. } => self.execute_once(decoded, source),
         }
     }
 
     /// Executes a command unless its session's window says that it was, or must not be.
-    fn execute_once(&mut self, decoded: &Decoded<'_>) -> Outcome {
+    fn execute_once(&mut self, decoded: &Decoded<'_>, source: &Source<'_>) -> Outcome {
         let origin = decoded.origin;
         if origin.session == 0 {
-            return self.perform(decoded);
+            return self.perform(decoded, source);
         }
         let admission = self.sessions.admit(origin, &mut self.withdrawn);
         self.withdraw_fallen(origin.session);
         match admission {
             Admission::Answered(outcome) => outcome,
             Admission::Execute => {
-                let outcome = self.perform(decoded);
+                let outcome = self.perform(decoded, source);
                 self.sessions.record(origin, outcome);
                 outcome
             }
         }
     }
 
-    fn perform(&mut self, decoded: &Decoded<'_>) -> Outcome {
+    fn perform(&mut self, decoded: &Decoded<'_>, source: &Source<'_>) -> Outcome {
         let Origin { session, sequence, .. } = decoded.origin;
-        let checksum = decoded.value_checksum;
         match decoded.command {
-            CommandRef::Put { key, value } => self.put(key, value, checksum),
+            CommandRef::Put { key, value } => self.put(key, source.new_value(decoded, value)),
             CommandRef::Delete { key } => {
                 let deleted = u64::from(self.keys.delete(key));
                 self.deleted(deleted)
@@ -293,9 +310,10 @@ impl State {
                 self.deleted(deleted)
             }
             CommandRef::CompareAndSet { key, expect, value } => {
-                let swapped = self.keys.holds(key, expect);
+                let value_at = |location, bytes| source.value_at(key, location, bytes);
+                let swapped = self.keys.holds(key, expect, value_at);
                 if swapped {
-                    self.set(key, value, checksum);
+                    self.set(key, value.map(|value| source.new_value(decoded, value)));
                 }
                 let mod_revision = self.keys.mod_revision(key);
                 Outcome::CompareAndSet { revision: self.revision, swapped, mod_revision }
@@ -311,15 +329,15 @@ impl State {
         }
     }
 
-    fn put(&mut self, key: &[u8], value: &[u8], checksum: u32) -> Outcome {
+    fn put(&mut self, key: &[u8], value: NewValue<'_>) -> Outcome {
         self.revision += 1;
-        self.keys.put(self.revision, key, value, checksum);
+        self.keys.put(self.revision, key, value);
         Outcome::Put { revision: self.revision }
     }
 
-    fn set(&mut self, key: &[u8], value: Option<&[u8]>, checksum: u32) {
+    fn set(&mut self, key: &[u8], value: Option<NewValue<'_>>) {
         if let Some(value) = value {
-            self.put(key, value, checksum);
+            self.put(key, value);
         } else {
             let deleted = u64::from(self.keys.delete(key));
             self.deleted(deleted);
@@ -384,5 +402,35 @@ impl State {
     fn answer_later(&mut self, claim: Claim, outcome: Outcome) {
         let Claim { session, sequence } = claim;
         self.resolved.push(Applied { session, sequence, position: RESOLVED, outcome });
+    }
+}
+
+/// Where the values of an entry come from: its own bytes, and what was loaded for its compares.
+struct Source<'a> {
+    payload: &'a [u8],
+    place: Location,
+    loaded: &'a Loaded,
+}
+
+impl<'a> Source<'a> {
+    fn new_value<'v>(&self, decoded: &Decoded<'_>, value: &'v [u8]) -> NewValue<'v> {
+        let place = self.place.plus(decoded.key_offset);
+        NewValue { bytes: value, checksum: decoded.value_checksum, place }
+    }
+
+    /// The value behind its key at `location`.
+    fn value_at(&self, key: &[u8], location: Location, value_bytes: u32) -> &'a [u8] {
+        let loaded = || self.loaded.get(&location).map(Bytes::as_ref);
+        let value = self.own_value_at(key, location, value_bytes).or_else(loaded);
+        value.expect("what an entry compares is loaded before it is applied")
+    }
+
+    fn own_value_at(&self, key: &[u8], location: Location, value_bytes: u32) -> Option<&'a [u8]> {
+        if location.slot() != self.place.slot() {
+            return None;
+        }
+        let within = location.offset().checked_sub(self.place.offset())?;
+        let start = usize::try_from(within).ok()? + key.len();
+        self.payload.get(start..start + value_bytes as usize)
     }
 }

@@ -3,20 +3,26 @@
 //! A record is decoded once it is there whole; memory grows with the bytes received, never by a
 //! length that they announce. What the state machine relies on is checked: order, limits, value
 //! checksums, that every claim has its session, and at the end the state hash.
+//!
+//! A checkpoint of this node says where its long values lie. A peer's snapshot brings them: they are collected into
+//! batches, which the driver puts into this node's log; an item is added when its batch has a place there.
 #![deny(clippy::indexing_slicing)]
 
 use super::codec::Reader;
 use super::command::{KEY_BYTES_MAX, SESSION_WINDOW, VALUE_BYTES_MAX};
 use super::key::Key;
-use super::kv::Item;
+use super::kv::{INLINE_BYTES_MAX, Item, KeysBuilder, Stored};
 use super::lock::{Claim, Lock, Waiter};
 use super::outcome::Outcome;
 use super::session::Session;
 use super::snapshot::{
-    ANSWER_BYTES, HEADER_BYTES, HEADER_CHECKED_BYTES, Header, KEY_HEADER_BYTES, LOCK_HEADER_BYTES,
-    MAGIC, SESSION_HEADER_BYTES, SNAPSHOT_VERSION, WAITER_BYTES,
+    ANSWER_BYTES, HEADER_BYTES, HEADER_CHECKED_BYTES, Header, KEY_HEADER_BYTES, LOCATION_BYTES,
+    LOCK_HEADER_BYTES, MAGIC, SESSION_HEADER_BYTES, SNAPSHOT_VERSION, VALUE_HERE, VALUE_LOCATED,
+    WAITER_BYTES,
 };
-use super::{Locks, Sessions, State};
+use super::{COMMAND_ALIGN_BYTES, Locks, Sessions, State};
+use bytes::{BufMut, Bytes, BytesMut};
+use engine::Location;
 use std::collections::VecDeque;
 
 /// Bytes that are not a snapshot, or not a sound one. Fetch it again, or take another.
@@ -82,6 +88,37 @@ pub struct Restorer {
     buffer: Vec<u8>,
     header: Option<Header>,
     state: State,
+    keys: KeysBuilder,
+    origin: Origin,
+}
+
+/// Whose bytes they are.
+enum Origin {
+    /// This node's: values may be locations.
+    Checkpoint,
+    /// A peer's: values need a place.
+    Peer(Placing),
+}
+
+/// Values on their way into the log.
+struct Placing {
+    batch_bytes_max: usize,
+    /// The batch that is being filled, and its number.
+    batch: BytesMut,
+    number: u64,
+    /// Full batches that the driver has not taken.
+    full: VecDeque<Bytes>,
+    /// How many batches have a place.
+    placed: u64,
+    /// Items in order, from the first whose value has no place on.
+    waiting: VecDeque<WaitingItem>,
+}
+
+struct WaitingItem {
+    key: Key,
+    item: Item,
+    /// The batch that holds its value, and where in it.
+    value: Option<(u64, usize)>,
 }
 
 /// What is wrong with one item.
@@ -102,9 +139,58 @@ impl Default for Restorer {
 }
 
 impl Restorer {
-    /// A restorer that has seen no bytes.
+    /// A restorer of a checkpoint of this node that has seen no bytes.
     pub fn new() -> Restorer {
-        Restorer { buffer: Vec::new(), header: None, state: State::new() }
+        Restorer {
+            buffer: Vec::new(),
+            header: None,
+            state: State::new(),
+            keys: KeysBuilder::new(),
+            origin: Origin::Checkpoint,
+        }
+    }
+
+    /// A restorer of a peer's snapshot, whose values are put into the log in batches of about so many bytes.
+    pub fn of_peer(batch_bytes_max: usize) -> Restorer {
+        let placing = Placing {
+            batch_bytes_max,
+            batch: BytesMut::new(),
+            number: 0,
+            full: VecDeque::new(),
+            placed: 0,
+            waiting: VecDeque::new(),
+        };
+        Restorer { origin: Origin::Peer(placing), ..Restorer::new() }
+    }
+
+    /// The next batch of values that needs a place in the log.
+    pub fn take_batch(&mut self) -> Option<Bytes> {
+        match &mut self.origin {
+            Origin::Checkpoint => None,
+            Origin::Peer(placing) => placing.full.pop_front(),
+        }
+    }
+
+    /// The oldest batch without a place lies here.
+    pub fn placed(&mut self, place: Location) {
+        let Origin::Peer(placing) = &mut self.origin else { return };
+        placing.give_place(place);
+        placing.give_items(&mut self.keys);
+    }
+
+    /// No bytes follow: what is left of the values becomes the last batch.
+    pub fn seal(&mut self) {
+        if let Origin::Peer(placing) = &mut self.origin {
+            placing.end_batch();
+        }
+    }
+
+    /// Whether every value has a place.
+    pub fn is_placed(&self) -> bool {
+        match &self.origin {
+            Origin::Checkpoint => true,
+            Origin::Peer(placing) => placing.waiting.is_empty(),
+        }
     }
 
     /// Takes the next bytes. After an error every later call reports it again.
@@ -120,7 +206,10 @@ impl Restorer {
     }
 
     /// Ends the snapshot and gives the state, its hash compared with what the snapshot says.
-    pub fn finish(self) -> Result<State, RestoreError> {
+    ///
+    /// Requires: every value has a place.
+    pub fn finish(mut self) -> Result<State, RestoreError> {
+        assert!(self.is_placed(), "the driver places every batch before it ends the snapshot");
         let Some(header) = self.header else {
             return Err(RestoreError::Truncated { missing: 1 });
         };
@@ -136,6 +225,7 @@ impl Restorer {
             0 => {}
             count => return Err(RestoreError::Queued { count }),
         }
+        self.state.keys = self.keys.finish();
         match self.state.hash() {
             found if found == header.hash => Ok(self.state),
             found => Err(RestoreError::Hash { stated: header.hash, found }),
@@ -143,10 +233,19 @@ impl Restorer {
     }
 
     fn missing(&self, header: &Header) -> u64 {
-        let keys = header.keys - self.state.keys.table.len() as u64;
+        let keys = header.keys - self.keys_seen();
         let locks = header.locks - self.state.locks.table.len() as u64;
         let sessions = header.sessions - self.state.sessions.table.len() as u64;
         keys.saturating_add(locks).saturating_add(sessions)
+    }
+
+    /// Keys that were added, or wait for their place.
+    fn keys_seen(&self) -> u64 {
+        let waiting = match &self.origin {
+            Origin::Checkpoint => 0,
+            Origin::Peer(placing) => placing.waiting.len() as u64,
+        };
+        self.keys.count + waiting
     }
 
     /// Decodes whole records until none is left; the reader stays before the first that is not.
@@ -168,7 +267,7 @@ impl Restorer {
         };
         let sessions = self.state.sessions.table.len() as u64;
         let locks = self.state.locks.table.len() as u64;
-        let keys = self.state.keys.table.len() as u64;
+        let keys = self.keys_seen();
         let (kind, number, step) = if sessions < header.sessions {
             ("session", sessions, self.take_session(reader))
         } else if locks < header.locks {
@@ -232,10 +331,17 @@ impl Restorer {
 
     fn take_key(&mut self, mut reader: Reader<'_>) -> Result<Step, Problem> {
         let before = reader.remaining();
-        let Some((key, item)) = decode_key(&mut reader)? else {
+        let may_be_located = matches!(self.origin, Origin::Checkpoint);
+        let Some((key, item, value)) = decode_key(&mut reader, may_be_located)? else {
             return Ok(Step::Wait);
         };
-        if self.state.keys.table.last_key().is_some_and(|last| *last >= key) {
+        let is_next = match &self.origin {
+            Origin::Peer(Placing { waiting, .. }) if !waiting.is_empty() => {
+                waiting.back().is_some_and(|last| last.key.as_slice() < key)
+            }
+            Origin::Peer(_) | Origin::Checkpoint => self.keys.takes(key),
+        };
+        if !is_next {
             return Err("it is out of order");
         }
         let Item { create_revision, mod_revision, version, .. } = item;
@@ -243,8 +349,64 @@ impl Restorer {
         if !ordered || mod_revision > self.state.revision {
             return Err("its revisions do not fit the store's");
         }
-        self.state.keys.restore(key, item);
+        match &mut self.origin {
+            Origin::Checkpoint => self.keys.push(key, item),
+            Origin::Peer(placing) => {
+                placing.add(key, item, value);
+                placing.give_items(&mut self.keys);
+            }
+        }
         Ok(Step::Took(before - reader.remaining()))
+    }
+}
+
+impl Placing {
+    /// An item; a long value of it goes into a batch, behind its key.
+    fn add(&mut self, key: &[u8], item: Item, value: &[u8]) {
+        let value = (value.len() > INLINE_BYTES_MAX).then(|| self.add_value(key, value));
+        self.waiting.push_back(WaitingItem { key: Key::new(key), item, value });
+    }
+
+    fn add_value(&mut self, key: &[u8], value: &[u8]) -> (u64, usize) {
+        let bytes = key.len() + value.len();
+        if self.batch.len() + bytes > self.batch_bytes_max {
+            self.end_batch();
+        }
+        let start = self.batch.len();
+        self.batch.put_slice(key);
+        self.batch.put_slice(value);
+        let end = self.batch.len().next_multiple_of(COMMAND_ALIGN_BYTES);
+        self.batch.resize(end, 0);
+        (self.number, start)
+    }
+
+    fn end_batch(&mut self) {
+        if !self.batch.is_empty() {
+            self.full.push_back(self.batch.split().freeze());
+            self.number += 1;
+        }
+    }
+
+    /// The values of the oldest batch without a place lie from here on.
+    fn give_place(&mut self, place: Location) {
+        for waiting in &mut self.waiting {
+            if let Some((number, start)) = waiting.value
+                && number == self.placed
+            {
+                waiting.item.value = Stored::At(place.plus(start));
+                waiting.value = None;
+            }
+        }
+        self.placed += 1;
+    }
+
+    /// Adds the items that need no place any more.
+    fn give_items(&mut self, keys: &mut KeysBuilder) {
+        while let Some(WaitingItem { key, item, .. }) =
+            self.waiting.pop_front_if(|waiting| waiting.value.is_none())
+        {
+            keys.push(key.as_slice(), item);
+        }
     }
 }
 
@@ -288,6 +450,7 @@ fn read_header(reader: &mut Reader<'_>) -> Option<(u32, u32, Header, u32, u32)> 
         sessions: reader.u64()?,
         locks: reader.u64()?,
         keys: reader.u64()?,
+        located_bytes: reader.u64()?,
         hash: reader.u128()?,
     };
     Some((version, reserved, header, reader.u32()?, reader.u32()?))
@@ -416,42 +579,68 @@ fn check_claims(lock: &Lock, locks: &Locks, sessions: &Sessions) -> Result<(), P
     Ok(())
 }
 
-fn decode_key(reader: &mut Reader<'_>) -> Result<Option<(Key, Item)>, Problem> {
+/// The key, its item, and the value where that is too long for the item.
+type DecodedKey<'a> = (&'a [u8], Item, &'a [u8]);
+
+fn decode_key<'a>(
+    reader: &mut Reader<'a>,
+    may_be_located: bool,
+) -> Result<Option<DecodedKey<'a>>, Problem> {
     let Some(record) = read_key_header(reader) else {
         return Ok(None);
     };
-    let KeyRecord { mut item, key_bytes, value_bytes, reserved } = record;
+    let KeyRecord { mut item, key_bytes, form } = record;
+    let value_bytes = item.value_bytes as usize;
     if key_bytes == 0 || key_bytes > KEY_BYTES_MAX || value_bytes > VALUE_BYTES_MAX {
         return Err("it states a length beyond its limit");
     }
-    if reserved != 0 {
-        return Err("its reserved field is in use");
-    }
-    let (Some(key), Some(value)) = (reader.take(key_bytes), reader.take(value_bytes)) else {
+    let Some(key) = reader.take(key_bytes) else {
         return Ok(None);
     };
-    if crc32fast::hash(value) != item.checksum {
-        return Err("its value does not match its checksum");
+    match form {
+        VALUE_HERE => {
+            let Some(value) = reader.take(value_bytes) else {
+                return Ok(None);
+            };
+            if crc32fast::hash(value) != item.checksum {
+                return Err("its value does not match its checksum");
+            }
+            if value_bytes > INLINE_BYTES_MAX && may_be_located {
+                return Err("its value is too long to lie in a checkpoint");
+            }
+            if value_bytes <= INLINE_BYTES_MAX {
+                item.value = Stored::Inline(value.into());
+            }
+            Ok(Some((key, item, value)))
+        }
+        VALUE_LOCATED if may_be_located && value_bytes > INLINE_BYTES_MAX => {
+            let Some(location) = reader.take(LOCATION_BYTES).map(|word| Reader::new(word).u64())
+            else {
+                return Ok(None);
+            };
+            let location = location.and_then(Location::from_u64);
+            item.value = Stored::At(location.ok_or("its location cannot be")?);
+            Ok(Some((key, item, &[])))
+        }
+        _ => Err("its value is of no known form"),
     }
-    item.value = value.into();
-    Ok(Some((Key::new(key), item)))
 }
 
 struct KeyRecord {
     item: Item,
     key_bytes: usize,
-    value_bytes: usize,
-    reserved: u32,
+    form: u32,
 }
 
 fn read_key_header(reader: &mut Reader<'_>) -> Option<KeyRecord> {
     let before = reader.remaining();
     let key_bytes = reader.u32()? as usize;
-    let value_bytes = reader.u32()? as usize;
+    let value_bytes = reader.u32()?;
     let checksum = reader.u32()?;
-    let reserved = reader.u32()?;
+    let form = reader.u32()?;
     let item = Item {
-        value: Box::default(),
+        value: Stored::Inline(Box::default()),
+        value_bytes,
         checksum,
         create_revision: reader.u64()?,
         mod_revision: reader.u64()?,
@@ -459,5 +648,5 @@ fn read_key_header(reader: &mut Reader<'_>) -> Option<KeyRecord> {
         session: reader.u64()?,
     };
     assert_eq!(before - reader.remaining(), KEY_HEADER_BYTES);
-    Some(KeyRecord { item, key_bytes, value_bytes, reserved })
+    Some(KeyRecord { item, key_bytes, form })
 }

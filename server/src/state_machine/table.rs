@@ -8,8 +8,8 @@
 //! - an item after the cursor without a pre-image is as it was when the view began;
 //! - a pre-image of `None` says that the item did not exist then.
 
-use std::collections::{BTreeMap, btree_map};
-use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 
 #[derive(Clone)]
 pub(super) struct Table<K, V> {
@@ -45,11 +45,6 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.items.iter()
-    }
-
-    /// Requires: the range does not start after its end.
-    pub(super) fn range(&self, range: impl RangeBounds<K>) -> btree_map::Range<'_, K, V> {
-        self.items.range(range)
     }
 
     pub(super) fn last_key(&self) -> Option<&K> {
@@ -90,27 +85,6 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
             view.saved.insert(key, Some(value));
         }
         Some(seen)
-    }
-
-    /// Removes all items of the range, in one walk, after `look` has seen each. Returns how many.
-    ///
-    /// Requires: the range does not start after its end.
-    pub(super) fn remove_range(
-        &mut self,
-        range: impl RangeBounds<K>,
-        mut look: impl FnMut(&K, &V),
-    ) -> u64 {
-        let mut removed = 0;
-        for (key, value) in self.items.extract_if(range, |_, _| true) {
-            look(&key, &value);
-            removed += 1;
-            if let Some(view) = &mut self.view
-                && view.must_save(&key)
-            {
-                view.saved.insert(key, Some(value));
-            }
-        }
-        removed
     }
 
     /// Opens a view of the items as they are now.

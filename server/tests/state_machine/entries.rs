@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use server::state_machine::{
     Command, CommandError, EntryBuilder, EntryError, EntryReader, Expect, KEY_BYTES_MAX, Origin,
-    State, VALUE_BYTES_MAX, Wait, encode_command,
+    VALUE_BYTES_MAX, Wait, encode_command,
 };
 
 const SPREAD: Spread = Spread { keys: 8, sessions: 4, locks: 3, tokens: 12 };
@@ -72,12 +72,12 @@ proptest! {
     #[test]
     fn any_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut out = Vec::new();
-        prop_assert!(State::new().apply(1, &bytes, &mut out).is_err());
+        prop_assert!(Node::new().apply_payload(1, &Bytes::from(bytes.clone()), &mut out).is_err());
         // Past the version there is more to get wrong.
         if let Some(version) = bytes.get_mut(..4) {
             version.copy_from_slice(&[1, 0, 0, 0]);
         }
-        let result = State::new().apply(1, &bytes, &mut out);
+        let result = Node::new().apply_payload(1, &Bytes::from(bytes.clone()), &mut out);
         prop_assert_eq!(result.is_err(), out.is_empty());
     }
 
@@ -92,12 +92,12 @@ proptest! {
         for _ in 0..10 {
             node.apply(&clients.entry(6));
         }
-        let mut payload = entry(9_999, &clients.entry(6)).to_vec();
+        let mut payload = BytesMut::from(entry(9_999, &clients.entry(6)).as_ref());
         let place = place.index(payload.len());
         payload[place] ^= 1 << bit;
         let before = (node.state.hash(), node.state.applied_index());
         let mut out = Vec::new();
-        let result = node.state.apply(before.1 + 1, &payload, &mut out);
+        let result = node.apply_payload(before.1 + 1, &payload.freeze(), &mut out);
         if result.is_err() {
             prop_assert!(out.is_empty());
             prop_assert_eq!((node.state.hash(), node.state.applied_index()), before);
@@ -185,10 +185,9 @@ fn the_largest_value_passes_through_an_entry_and_a_snapshot() {
     let mut node = Node::new();
     let value = Bytes::from(vec![0xA5; VALUE_BYTES_MAX]);
     node.outcome(Origin::NONE, Command::Put { key: bytes("k"), value: value.clone() });
-    let snapshot = snapshot(&node.state);
-    let mut restorer = server::state_machine::Restorer::new();
-    snapshot.chunks(100_000).for_each(|piece| restorer.push(piece).unwrap());
-    assert_eq!(restorer.finish().unwrap().get(b"k").unwrap().value, value);
+    let snapshot = snapshot(&node);
+    let restored = try_restore(snapshot.chunks(100_000)).unwrap();
+    assert_eq!(restored.value("k"), Some(value));
 }
 
 #[test]

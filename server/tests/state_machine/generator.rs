@@ -161,7 +161,9 @@ impl Clients {
     fn value(&mut self) -> Bytes {
         let length = self.random.below_usize(40);
         let byte = b'a' + u8::try_from(self.random.below(4)).unwrap();
-        Bytes::from(vec![byte; if self.random.one_in(2) { 8 } else { length }])
+        // Some values lie in the state and some in the log.
+        let length = if self.random.one_in(2) { 8 } else { length };
+        Bytes::from(vec![byte; if self.random.one_in(3) { length + 60 } else { length }])
     }
 
     fn expect(&mut self) -> Expect {

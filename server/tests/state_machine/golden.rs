@@ -83,7 +83,7 @@ fn an_entry_of_every_command_keeps_its_bytes() {
 fn a_snapshot_keeps_its_bytes() {
     let mut node = Node::new();
     node.apply(&every_command());
-    check("snapshot.bin", &snapshot(&node.state));
+    check("snapshot.bin", &snapshot(&node));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Keys, revisions and ranges.
 
 use crate::harness::*;
-use server::state_machine::{Command, Expect, ItemRef, Origin, Outcome};
+use server::state_machine::{Command, Expect, ItemRef, Origin, Outcome, ValueRef};
 
 fn none(node: &mut Node, command: Command) -> Outcome {
     node.outcome(Origin::NONE, command)
@@ -28,7 +28,8 @@ fn a_key_knows_when_it_was_created_and_changed_and_how_often() {
     }
     let item = node.state.get(b"k").unwrap();
     let expected = ItemRef {
-        value: b"",
+        value: ValueRef::Inline(b""),
+        value_bytes: 0,
         checksum: 0,
         create_revision: 2,
         mod_revision: 8,
@@ -93,7 +94,7 @@ fn compare_and_set_that_holds_but_changes_nothing_keeps_the_revision() {
     assert_eq!(none(&mut node, compare_and_set("k", Expect::Absent, None)), swap(1, true, 0));
     assert_eq!(none(&mut node, compare_and_set("k", Expect::Revision(0), None)), swap(1, true, 0));
     none(&mut node, compare_and_set("k", Expect::Revision(0), Some("v")));
-    assert_eq!(node.value("k"), Some(b"v".as_slice()));
+    assert_eq!(node.value("k"), Some(bytes("v")));
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn range_stops_at_limit_and_bytes_but_gives_at_least_one_item() {
     let range = |limit, bytes_max| {
         let mut seen = Vec::new();
         let more = node.state.range(b"b", Some(b"d"), limit, bytes_max, |key, item| {
-            assert_eq!(item.value, b"123456789");
+            assert_eq!(item.value, ValueRef::Inline(b"123456789"));
             seen.push(key[0]);
         });
         (seen, more)
@@ -145,7 +146,7 @@ fn time_follows_the_leaders_and_never_goes_back() {
     let mut out = Vec::new();
     for (index, now_ms, expected) in [(1, 500, 500), (2, 400, 500), (3, 501, 501)] {
         let payload = entry(now_ms, &[(Origin::NONE, delete("k"))]);
-        node.state.apply(index, &payload, &mut out).unwrap();
+        node.apply_payload(index, &payload, &mut out).unwrap();
         assert_eq!(node.state.time_ms(), expected);
     }
 }
@@ -164,6 +165,6 @@ fn the_hash_depends_on_what_is_there_and_not_on_how_it_came() {
     late.state.set_applied_index(0x1000);
     let mut out = Vec::new();
     let payload = entry(1_001, &[(Origin::NONE, put("a", "1"))]);
-    late.state.apply(0x1001, &payload, &mut out).unwrap();
+    late.apply_payload(0x1001, &payload, &mut out).unwrap();
     assert_eq!(late.state.hash(), one);
 }

@@ -167,7 +167,7 @@ fn queues_and_tokens_survive_a_snapshot() {
     node.outcome(from(a, 1), acquire("l", Wait::Queue));
     node.outcome(from(c, 1), acquire("l", Wait::Queue));
     node.outcome(from(b, 1), acquire("l", Wait::Queue));
-    let mut node = Node { state: restore(&snapshot(&node.state)) };
+    let mut node = restore(&snapshot(&node));
     assert_eq!(node.outcome(from(b, 1), acquire("l", Wait::Queue)), Outcome::Queued);
     let (_, late_outcomes) = node.run(Origin::NONE, Command::SessionClose { session: a });
     assert_eq!(late_outcomes, [late(c, 1, granted(2))]);

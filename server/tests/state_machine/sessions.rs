@@ -17,7 +17,7 @@ fn a_retried_put_answers_the_first_outcome_and_changes_nothing() {
     let hash = node.state.hash();
     let again = node.outcome(origin, put("k", "1"));
     assert_eq!(again, first);
-    assert_eq!(node.value("k"), Some(b"2".as_slice()));
+    assert_eq!(node.value("k"), Some(bytes("2")));
     // Only the time moved on.
     assert_ne!(node.state.hash(), hash);
     assert_eq!(node.state.revision(), 3);
@@ -54,7 +54,7 @@ fn a_sequence_below_the_lowest_unanswered_is_stale() {
     let outcome = node.outcome(waiting_from(session, 1, 1), put("k", "1"));
     assert_eq!(outcome, Outcome::SequenceStale);
     assert_eq!(node.outcome(from(session, 0), put("k", "0")), Outcome::SequenceStale);
-    assert_eq!(node.value("k"), Some(b"2".as_slice()));
+    assert_eq!(node.value("k"), Some(bytes("2")));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_window_at_the_end_of_all_numbers_is_still_a_window() {
     assert_eq!(node.outcome(origin, put("k", "1")), Outcome::Put { revision: 2 });
     let outcome = node.outcome(waiting_from(session, 5, u64::MAX), put("k", "1"));
     assert_eq!(outcome, Outcome::SequenceStale);
-    let restored = restore(&snapshot(&node.state));
+    let restored = restore(&snapshot(&node)).state;
     assert_eq!(restored.hash(), node.state.hash());
 }
 
@@ -150,7 +150,7 @@ fn answers_survive_a_snapshot() {
     let session = node.open(1);
     let origin = waiting_from(session, 5, 3);
     let first = node.outcome(origin, put("k", "1"));
-    let mut other = Node { state: restore(&snapshot(&node.state)) };
+    let mut other = restore(&snapshot(&node));
     assert_eq!(other.outcome(origin, put("k", "1")), first);
     assert_eq!(other.state.revision(), 2);
     assert_eq!(other.open(1), session);

@@ -8,63 +8,71 @@ use server::state_machine::{RestoreError, Restorer, State, ViewProgress};
 const SPREAD: Spread = Spread { keys: 8, sessions: 4, locks: 3, tokens: 12 };
 
 /// A state with something of every kind in it.
-fn some_state() -> State {
+fn some_node() -> Node {
     let mut clients = Clients::new(3, SPREAD);
     let mut node = Node::new();
-    while node.state.waiters().count() < 2 || node.state.keys() < 4 || node.state.time_ms() < 1_060
-    {
+    let is_rich = |state: &State| state.waiters().count() >= 2 && state.keys() >= 4;
+    let has_located = |node: &Node| checkpoint(&node.state).len() < snapshot(node).len();
+    while !is_rich(&node.state) || !has_located(&node) || node.state.time_ms() < 1_060 {
         node.apply(&clients.entry(4));
     }
-    node.state
-}
-
-fn try_restore<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<State, RestoreError> {
-    let mut restorer = Restorer::new();
-    for piece in pieces {
-        restorer.push(piece)?;
-    }
-    restorer.finish()
+    node
 }
 
 #[test]
 fn a_restored_state_is_the_same_and_writes_the_same_bytes() {
-    let state = some_state();
-    let bytes = snapshot(&state);
+    let node = some_node();
+    let (state, bytes) = (&node.state, snapshot(&node));
     let restored = restore(&bytes);
-    assert_eq!(restored.hash(), state.hash());
-    assert_eq!(restored.recompute_hash(), state.hash());
-    assert_eq!(restored.applied_index(), state.applied_index());
-    assert_eq!(restored.time_ms(), state.time_ms());
-    assert_eq!(restored.grants(), state.grants());
+    assert_eq!(restored.state.hash(), state.hash());
+    assert_eq!(restored.state.recompute_hash(), state.hash());
+    assert_eq!(restored.state.applied_index(), state.applied_index());
+    assert_eq!(restored.state.time_ms(), state.time_ms());
+    assert_eq!(restored.state.grants(), state.grants());
     assert_eq!(snapshot(&restored), bytes);
 }
 
 #[test]
+fn a_checkpoint_keeps_where_values_lie_and_a_peer_may_not_name_places() {
+    let node = some_node();
+    let bytes = checkpoint(&node.state);
+    assert!(bytes.len() < snapshot(&node).len(), "some value lies in the log");
+    let mut restorer = Restorer::new();
+    restorer.push(&bytes).unwrap();
+    let state = restorer.finish().unwrap();
+    assert_eq!(checkpoint(&state), bytes);
+    assert_eq!(state.hash(), node.state.hash());
+    let refused = try_restore([bytes.as_slice()]).err();
+    assert!(matches!(refused, Some(RestoreError::Item { kind: "key", .. })), "{refused:?}");
+}
+
+#[test]
 fn pieces_of_any_size_give_the_same_bytes_and_the_same_state() {
-    let state = some_state();
-    let expected = snapshot(&state);
+    let node = some_node();
+    let (expected, sent) = (checkpoint(&node.state), snapshot(&node));
     for bytes_max in [1, 2, 7, 64, 1_000] {
-        let mut state = state.clone();
+        let mut state = node.state.clone();
         let mut streamed = Vec::new();
         state.view_begin();
         while state.view_next(bytes_max, &mut streamed) == ViewProgress::More {}
         assert_eq!(streamed, expected);
-        let restored = try_restore(streamed.chunks(bytes_max)).unwrap();
-        assert_eq!(snapshot(&restored), expected);
+        assert_eq!(expand(&streamed, &node.shelf, bytes_max), sent);
+        let restored = try_restore(sent.chunks(bytes_max)).unwrap();
+        assert_eq!(snapshot(&restored), sent);
     }
 }
 
 #[test]
 fn an_empty_state_has_a_snapshot_too() {
-    let restored = restore(&snapshot(&State::new()));
+    let restored = restore(&snapshot(&Node::new())).state;
     assert_eq!(restored.hash(), State::new().hash());
     assert_eq!(restored.revision(), 1);
 }
 
 #[test]
 fn a_view_can_be_given_up_and_begun_again() {
-    let mut state = some_state();
-    let expected = snapshot(&state);
+    let mut state = some_node().state;
+    let expected = checkpoint(&state);
     state.view_begin();
     state.view_next(100, &mut Vec::new());
     state.view_end();
@@ -76,7 +84,7 @@ fn a_view_can_be_given_up_and_begun_again() {
 
 #[test]
 fn every_flipped_bit_is_noticed() {
-    let bytes = snapshot(&some_state());
+    let bytes = snapshot(&some_node());
     for place in 0..bytes.len() {
         for bit in 0..8 {
             let mut damaged = bytes.clone();
@@ -89,7 +97,7 @@ fn every_flipped_bit_is_noticed() {
 
 #[test]
 fn every_cut_and_every_addition_is_noticed() {
-    let mut bytes = snapshot(&some_state());
+    let mut bytes = snapshot(&some_node());
     for length in 0..bytes.len() {
         let result = try_restore([&bytes[..length]]).err();
         let cut = matches!(result, Some(RestoreError::Truncated { missing: 1.. }));
@@ -101,7 +109,7 @@ fn every_cut_and_every_addition_is_noticed() {
 
 #[test]
 fn an_error_is_reported_again_by_every_later_call() {
-    let mut bytes = snapshot(&some_state());
+    let mut bytes = snapshot(&some_node());
     bytes[0] ^= 1;
     let mut restorer = Restorer::new();
     assert_eq!(restorer.push(&bytes), Err(RestoreError::Magic));
@@ -111,16 +119,16 @@ fn an_error_is_reported_again_by_every_later_call() {
 
 #[test]
 fn another_version_is_refused_by_name() {
-    let mut bytes = snapshot(&some_state());
-    bytes[8] = 2;
-    assert_eq!(try_restore([bytes.as_slice()]).err(), Some(RestoreError::Version { found: 2 }));
+    let mut bytes = snapshot(&some_node());
+    bytes[8] = 3;
+    assert_eq!(try_restore([bytes.as_slice()]).err(), Some(RestoreError::Version { found: 3 }));
 }
 
 /// Sets the header's hash and checksum to fit the rest, as somebody who means harm would.
 fn forge_header(bytes: &mut [u8], hash: u128) {
-    bytes[80..96].copy_from_slice(&hash.to_le_bytes());
-    let checksum = crc32fast::hash(&bytes[..96]);
-    bytes[96..100].copy_from_slice(&checksum.to_le_bytes());
+    bytes[88..104].copy_from_slice(&hash.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..104]);
+    bytes[104..108].copy_from_slice(&checksum.to_le_bytes());
 }
 
 proptest! {
@@ -129,25 +137,25 @@ proptest! {
         splices in prop::collection::vec((any::<prop::sample::Index>(), any::<[u8; 8]>()), 1..4),
         piece in 1_usize..300,
     ) {
-        let sound = snapshot(&some_state());
+        let sound = snapshot(&some_node());
         let mut bytes = sound.clone();
         for (at, with) in splices {
             let at = at.index(bytes.len() - 8);
             bytes[at..at + 8].copy_from_slice(&with);
         }
-        let forged_hash = u128::from_le_bytes(bytes[80..96].try_into().unwrap());
+        let forged_hash = u128::from_le_bytes(bytes[88..104].try_into().unwrap());
         forge_header(&mut bytes, forged_hash);
         let result = try_restore(bytes.chunks(piece));
         prop_assert_eq!(result.is_err(), bytes != sound);
         // A forger who knows the hash gets a state that can be worked with, or an error.
         if let Some(RestoreError::Hash { found, .. }) = result.err() {
             forge_header(&mut bytes, found);
-            let mut node = Node { state: restore(&bytes) };
+            let mut node = restore(&bytes);
             let mut clients = Clients::new(1, SPREAD);
             for _ in 0..20 {
                 node.apply(&clients.entry(6));
             }
-            snapshot(&node.state);
+            snapshot(&node);
         }
     }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use engine::Reader;
 use parking_lot::RwLock;
 use protocol::{
     Consistency, Error, ErrorCode, Frame, HANDSHAKE_BODY_BYTES_MAX, Hello, LeaderHint, Limits,
     Request, Response, Welcome, frame,
 };
 use server::replica::{Answer, ClientId, Input, Proposal, ReplyTo};
-use server::requests::{Plan, Query, answer_query, plan, reply_of};
+use server::requests::{Fetch, Plan, Query, View, answer_query, plan, reply_of};
 use server::state_machine::State;
 
 use super::network::{ConnId, Host, Network};
@@ -19,6 +20,8 @@ use super::network::{ConnId, Host, Network};
 pub struct Serving {
     /// What reads look at.
     pub state: Arc<RwLock<State>>,
+    /// Values in memory.
+    pub reader: Reader,
     /// The cluster.
     pub cluster_id: u128,
     /// Who leads, as far as this node knows.
@@ -30,6 +33,7 @@ pub struct Serving {
 enum Slot {
     One { request_id: u64 },
     Reads { reads: Vec<(u64, Query)> },
+    Fetch { fetch: Box<Fetch> },
 }
 
 #[derive(Debug)]
@@ -147,13 +151,14 @@ impl Edge {
     /// The connection sends the answers that it has been given, and serves the reads among them from the state as it is now.
     pub fn wake(&mut self, id: ConnId, serving: &Serving, network: &mut Network) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let mut output = BytesMut::new();
+        let mut work = Work { reads: Vec::new(), output: BytesMut::new(), inputs: Vec::new() };
         for (slot, answer) in std::mem::take(&mut conn.answers) {
             if let Some(slot) = conn.slots.remove(&slot) {
-                encode_answer(slot, answer, serving, &mut output);
+                conn.take_answer(slot, answer, serving, &mut work);
             }
         }
-        network.send(id, self.host, output.freeze());
+        self.inputs.append(&mut work.inputs);
+        network.send(id, self.host, work.output.freeze());
     }
 }
 
@@ -221,7 +226,7 @@ impl Conn {
             }
             Plan::Read(query, Consistency::Linearizable) => work.reads.push((request_id, query)),
             Plan::Read(query, Consistency::Stale) => {
-                answer_query(&serving.state.read(), request_id, &query, &mut work.output);
+                self.read(request_id, &query, serving, work);
             }
             Plan::KeepAlive { session } => {
                 let reply_to = self.enter(Slot::One { request_id });
@@ -244,6 +249,39 @@ impl Conn {
         }
     }
 
+    /// Answers a read from the state as it is now, or asks for the values that it lacks.
+    fn read(&mut self, request_id: u64, query: &Query, serving: &Serving, work: &mut Work) {
+        let state = serving.state.read();
+        let view = View { state: &state, reader: &serving.reader };
+        if let Some(mut fetch) = answer_query(view, request_id, query, &mut work.output) {
+            let (wanted, pin) = fetch.take_wanted();
+            let reply_to = self.enter(Slot::Fetch { fetch: Box::new(fetch) });
+            work.inputs.push(Input::Fetch { reply_to, wanted, pin });
+        }
+    }
+
+    fn take_answer(&mut self, slot: Slot, answer: Answer, serving: &Serving, work: &mut Work) {
+        match (slot, answer) {
+            (Slot::Reads { reads }, Answer::ReadNow) => {
+                for (request_id, query) in &reads {
+                    self.read(*request_id, query, serving, work);
+                }
+            }
+            (Slot::Reads { reads }, Answer::Error(error)) => {
+                for (request_id, _) in &reads {
+                    error.encode_into(*request_id, &mut work.output);
+                }
+            }
+            (Slot::Fetch { fetch }, Answer::Values(values)) => {
+                fetch.answer(values, &mut work.output);
+            }
+            (Slot::One { request_id }, answer) => {
+                encode_answer(request_id, answer, &mut work.output);
+            }
+            (slot, answer) => unreachable!("{slot:?} is not answered with {answer:?}"),
+        }
+    }
+
     fn enter(&mut self, slot: Slot) -> ReplyTo {
         let request = self.next_slot;
         self.next_slot += 1;
@@ -252,23 +290,9 @@ impl Conn {
     }
 }
 
-fn encode_answer(slot: Slot, answer: Answer, serving: &Serving, output: &mut BytesMut) {
-    let (request_id, reads) = match slot {
-        Slot::One { request_id } => (request_id, Vec::new()),
-        Slot::Reads { reads } => (0, reads),
-    };
+fn encode_answer(request_id: u64, answer: Answer, output: &mut BytesMut) {
     match answer {
-        Answer::ReadNow => {
-            let state = serving.state.read();
-            for (request_id, query) in &reads {
-                answer_query(&state, *request_id, query, output);
-            }
-        }
-        Answer::Error(error) if !reads.is_empty() => {
-            for (request_id, _) in &reads {
-                error.encode_into(*request_id, output);
-            }
-        }
+        Answer::ReadNow | Answer::Values(_) => unreachable!("only reads are answered so"),
         Answer::Error(error) => error.encode_into(request_id, output),
         Answer::Outcome(outcome) => reply_of(outcome).encode_into(request_id, output),
         Answer::Alive { ttl_ms } => {

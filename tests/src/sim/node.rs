@@ -367,9 +367,9 @@ impl Node {
         let membership = founding.membership();
         let replica = Replica::new(options, *engine, &recovered, membership, Sent::default());
         let replica = replica.map_err(|error| end_of(&fuse, &error))?;
-        let state = replica.state();
+        let (state, reader) = (replica.state(), replica.reader());
         let cluster_id = founding.cluster_id().0;
-        let serving = Serving { state, cluster_id, leader: None };
+        let serving = Serving { state, reader, cluster_id, leader: None };
         process.phase = Phase::Serving { replica: Box::new(replica), serving };
         process.busy_us = process.busy_us.max(self.disk.now_us());
         process.open_us = process.busy_us;
@@ -570,6 +570,11 @@ impl Node {
         }
         if let Phase::Serving { serving, .. } = &process.phase {
             process.edge.wake(conn, serving, &mut ground.network);
+        }
+        process.inbox.append(&mut process.edge.inputs);
+        if !process.inbox.is_empty() {
+            let soon_us = ground.now_us() + self.random.below(20);
+            self.wake_at(soon_us, ground);
         }
     }
 

@@ -14,8 +14,16 @@ pub(crate) struct Regression {
 }
 
 /// All of them.
-pub(crate) const ALL: &[Regression] = &[Regression {
-    seed: 58,
-    profile: "mixed",
-    story: "a full disk refused a checkpoint, which was due again at once: the loop turned without ever waiting",
-}];
+pub(crate) const ALL: &[Regression] = &[
+    Regression {
+        seed: 58,
+        profile: "mixed",
+        story: "a full disk refused a checkpoint, which was due again at once: the loop turned without ever waiting",
+    },
+    Regression {
+        seed: 1019,
+        profile: "mixed",
+        story: "an entry that waited for its frame was committed, and applied with the place of the entry that it \
+                replaced; its test is in engine/src/places.rs",
+    },
+];

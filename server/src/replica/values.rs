@@ -1,0 +1,148 @@
+//! Values that do not lie in the state: those that an entry compares with, those that clients read, those of snapshots.
+//!
+//! The outcome of an entry may depend on value bytes, through a compare. They are asked for when the entry is appended,
+//! so that they are here when it is committed, and an entry is not applied before they are. A value that cannot be read
+//! ends this node: it must not decide what the others decide otherwise.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use engine::io::Disk;
+use engine::{Engine, Location, ReadError, Wanted};
+use raft::SendId;
+
+use super::input::ReplyTo;
+use crate::state_machine::{Loaded, State};
+
+/// Who waits for values.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// Entries that compare it.
+    Compare(Location),
+    /// A connection.
+    Fetch(ReplyTo),
+    /// A snapshot on its way out.
+    Snapshot(SendId),
+}
+
+/// A value that entries compare.
+#[derive(Debug)]
+struct Compared {
+    wanted: Wanted,
+    /// None while it is read.
+    value: Option<Bytes>,
+    /// The last entry that was seen to compare it.
+    index: u64,
+}
+
+/// Reads of values under way, and what they have brought for compares.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    reads: BTreeMap<u64, Purpose>,
+    next: u64,
+    compared: BTreeMap<Location, Compared>,
+}
+
+impl Values {
+    /// Reads values for whom it may concern.
+    pub(super) fn read<D: Disk>(
+        &mut self,
+        engine: &mut Engine<D>,
+        purpose: Purpose,
+        wanted: Vec<Wanted>,
+    ) {
+        self.next += 1;
+        self.reads.insert(self.next, purpose);
+        engine.read_values(self.next, wanted);
+    }
+
+    /// Whose read has ended.
+    pub(super) fn ended(&mut self, id: u64) -> Option<Purpose> {
+        self.reads.remove(&id)
+    }
+
+    /// Whether clients wait for values.
+    pub(super) fn has_fetches(&self) -> bool {
+        self.reads.values().any(|purpose| matches!(purpose, Purpose::Fetch(_)))
+    }
+
+    /// The entry at `index` has been appended: asks for what it compares, as far as that is known by now.
+    pub(super) fn prefetch<D: Disk>(
+        &mut self,
+        engine: &mut Engine<D>,
+        state: &State,
+        index: u64,
+        payload: &[u8],
+    ) {
+        for wanted in state.compared(payload) {
+            if engine.reader().recent(&wanted).is_none() {
+                self.compare(engine, index, wanted);
+            }
+        }
+    }
+
+    /// What the entry at `index` compares, if it is all here. Otherwise the rest has been asked for.
+    pub(super) fn loaded<D: Disk>(
+        &mut self,
+        engine: &mut Engine<D>,
+        state: &State,
+        index: u64,
+        payload: &[u8],
+    ) -> Result<Option<Loaded>, ReadError> {
+        let mut loaded = Loaded::new();
+        let mut is_complete = true;
+        for wanted in state.compared(payload) {
+            let location = wanted.location;
+            let value = match engine.reader().recent(&wanted) {
+                Some(value) => Some(value?),
+                None => self.compare(engine, index, wanted),
+            };
+            match value {
+                Some(value) => drop(loaded.insert(location, value)),
+                None => is_complete = false,
+            }
+        }
+        Ok(is_complete.then_some(loaded))
+    }
+
+    /// The value if it has been read; asks for it if nobody has.
+    fn compare<D: Disk>(
+        &mut self,
+        engine: &mut Engine<D>,
+        index: u64,
+        wanted: Wanted,
+    ) -> Option<Bytes> {
+        let location = wanted.location;
+        if let Some(compared) = self.compared.get_mut(&location)
+            && compared.wanted == wanted
+        {
+            compared.index = compared.index.max(index);
+            return compared.value.clone();
+        }
+        let compared = Compared { wanted: wanted.clone(), value: None, index };
+        self.compared.insert(location, compared);
+        self.read(engine, Purpose::Compare(location), vec![wanted]);
+        None
+    }
+
+    /// The disk has brought a value that entries compare. One whose place was taken by another meanwhile is dropped:
+    /// the later request brings its own.
+    pub(super) fn compare_arrived(&mut self, location: Location, value: Bytes) {
+        let is_it = |compared: &Compared| {
+            compared.wanted.value_bytes as usize == value.len()
+                && compared.wanted.checksum == crc32fast::hash(&value)
+        };
+        if let Some(compared) = self.compared.get_mut(&location)
+            && is_it(compared)
+        {
+            compared.value = Some(value);
+        }
+    }
+
+    /// Entries up to this one are applied.
+    pub(super) fn applied(&mut self, index: u64) {
+        if !self.compared.is_empty() {
+            self.compared.retain(|_, compared| compared.index > index || compared.value.is_none());
+        }
+    }
+}
