@@ -115,6 +115,17 @@ struct Checkpoints {
     superseded: Vec<String>,
 }
 
+impl Checkpoints {
+    /// Slots that have not been free since the newest good checkpoint was durable: it needs them, and it is kept until
+    /// two newer ones are.
+    fn held(&self) -> &[u32] {
+        match self.good.first() {
+            Some(newest) if self.bad.len() < KEPT_COUNT => newest.slots(),
+            _ => &[],
+        }
+    }
+}
+
 impl Opening<'_> {
     /// Reads `META`, or creates it in an empty directory. Whether it was created.
     fn meta(&mut self, options: &Options, identity: Identity) -> Result<(Meta, bool), OpenError> {
@@ -325,6 +336,7 @@ impl Opening<'_> {
             log_id: meta.log_id,
             slot_bytes: meta.slot_bytes,
             checkpoints: &infos,
+            held: checkpoints.held(),
         };
         let log = recover(&mut SlotFiles { io: &mut self.io, files }, &known)?;
         let last = log.index.last().index;

@@ -159,9 +159,15 @@ pub(crate) fn headers(
     })
 }
 
-/// The highest promise of any frame in a slot, whichever segment it belonged to.
-pub(crate) fn highest_promise(bytes: &[u8], slot: u32, tag: LogTag) -> Option<(u64, FrameHeader)> {
-    headers(bytes, 0, slot, tag).max_by_key(|(_, header)| header.durable_seq)
+/// Whether the first frame of this segment lies where it belongs. It is of one write with the segment's header, so
+/// nothing has been opened in this slot since whose first write was kept.
+pub(crate) fn first_frame_is_there(bytes: &[u8], segment: &SegmentHeader, tag: LogTag) -> bool {
+    let offset = SEGMENT_HEADER_BYTES as u64;
+    let is_it = |frame: &FrameHeader| {
+        let place = (frame.salt, frame.slot, frame.block, frame.seq);
+        place == (segment.salt, segment.slot, block_of(offset), segment.first_seq)
+    };
+    FrameHeader::decode(tag, tail(bytes, offset)).is_ok_and(|(frame, _)| is_it(&frame))
 }
 
 fn tail(bytes: &[u8], offset: u64) -> &[u8] {
