@@ -11,7 +11,7 @@ use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES, slot_path};
 use crate::frame::{FrameKind, LogTag, Predecessor, Record, RecordKind};
 use crate::index::{FramePlace, LogIndex};
 use crate::places::Places;
-use crate::scan::{Failure, Scan, ScannedFrame, first_frame_is_there, headers, scan};
+use crate::scan::{Failure, Scan, ScannedFrame, Scanner, first_frame_is_there, headers};
 use crate::segment::{Head, SegmentHeader, ValidEnd};
 use crate::types::{CheckpointInfo, HardState, Location, Position};
 
@@ -22,6 +22,18 @@ pub(crate) trait Slots {
     /// The first `bytes` of a slot, replacing what `into` held. Blocks that cannot be read are filled with bytes that
     /// pass no check; their offsets are given.
     fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Vec<u64>;
+    /// Likewise; `seen` is given what is there as it comes in, at last all of it.
+    fn read_along(
+        &mut self,
+        slot: u32,
+        bytes: u64,
+        into: &mut Vec<u8>,
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Vec<u64> {
+        let unreadable = self.read(slot, bytes, into);
+        seen(into);
+        unreadable
+    }
 }
 
 /// What recovery knows before it looks at a slot.
@@ -254,8 +266,13 @@ impl<'a> Recovery<'a> {
         stated: Option<ValidEnd>,
     ) -> Result<Scanned, OpenError> {
         let read_bytes = stated.map_or(self.known.slot_bytes, |stated| stated.end);
-        let unreadable = self.read(header.slot, read_bytes);
-        let scan = scan(&self.bytes, &header, self.tag, stated.map(|stated| stated.end));
+        self.bytes_scanned += read_bytes;
+        let stated_end = stated.map(|stated| stated.end);
+        let mut scanner = Scanner::new(&header, self.tag, read_bytes, stated_end);
+        let mut advance = |bytes: &[u8]| scanner.advance(bytes);
+        let unreadable =
+            self.slots.read_along(header.slot, read_bytes, &mut self.bytes, &mut advance);
+        let scan = scanner.end(&self.bytes);
         let Some(stated) = stated else {
             self.unreadable = unreadable.into_iter().find(|offset| *offset >= scan.end);
             return Ok(Scanned { header, scan });
