@@ -430,8 +430,9 @@ impl<'a> Recovery<'a> {
         log.promised_seq = header.first_seq - 1;
         let mut has_records = false;
         for frame in &scan.frames {
-            has_records |= !frame.records.is_empty();
-            replay_frame(frame, &mut log.index, &mut log.places)
+            let records = scan.records_of(frame);
+            has_records |= !records.is_empty();
+            replay_frame(frame, records, &mut log.index, &mut log.places)
                 .map_err(|_| self.misplaced(header.slot, frame.offset, frame.header.seq))?;
             log.hard_state = frame.header.hard_state;
             log.promised_seq = log.promised_seq.max(frame.header.durable_seq);
@@ -506,10 +507,9 @@ impl<'a> Recovery<'a> {
 impl Scanned {
     /// Whether nothing before this segment is needed: it writes every live entry after `log_start` itself.
     fn covers(&self, log_start: Position) -> bool {
-        let records = || self.scan.frames.iter().flat_map(|frame| &frame.records);
         self.header.prev.last.index <= log_start.index
             || self.header.log_start == self.header.prev.last
-            || records().any(|record| match record.kind {
+            || self.scan.records().iter().any(|record| match record.kind {
                 RecordKind::Entry(_) => record.at.index <= log_start.index + 1,
                 RecordKind::Reset => true,
                 RecordKind::Values => false,
@@ -519,10 +519,11 @@ impl Scanned {
 
 fn replay_frame(
     frame: &ScannedFrame,
+    records: &[Record],
     index: &mut LogIndex,
     places: &mut Places,
 ) -> Result<(), Check> {
-    for record in &frame.records {
+    for record in records {
         match record.kind {
             RecordKind::Entry(_) => {
                 index.entry(record.at)?;

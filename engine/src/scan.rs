@@ -2,9 +2,13 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::ops::Range;
+
 use crate::error::Check;
 use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
-use crate::frame::{Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, decode_records};
+use crate::frame::{
+    Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, decode_records_into,
+};
 use crate::segment::SegmentHeader;
 
 /// A frame that passed every check.
@@ -12,7 +16,8 @@ use crate::segment::SegmentHeader;
 pub(crate) struct ScannedFrame {
     pub(crate) offset: u64,
     pub(crate) header: FrameHeader,
-    pub(crate) records: Vec<Record>,
+    /// Its records among those of the scan.
+    records: Range<usize>,
 }
 
 /// The first frame that did not pass.
@@ -34,6 +39,8 @@ pub(crate) struct Failure {
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
     pub(crate) frames: Vec<ScannedFrame>,
+    /// Of all frames, one after the other.
+    records: Vec<Record>,
     /// The first byte after the last frame.
     pub(crate) end: u64,
     pub(crate) last_seq: u64,
@@ -64,6 +71,7 @@ impl<'a> Scanner<'a> {
     ) -> Scanner<'a> {
         let scan = Scan {
             frames: Vec::new(),
+            records: Vec::new(),
             end: SEGMENT_HEADER_BYTES as u64,
             last_seq: segment.first_seq - 1,
             last: segment.prev,
@@ -110,8 +118,9 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn next_frame(&self, bytes: &[u8]) -> Result<(ScannedFrame, u32), Refused> {
+    fn next_frame(&mut self, bytes: &[u8]) -> Result<(ScannedFrame, u32), Refused> {
         let Scanner { segment, scan, .. } = self;
+        let first = scan.records.len();
         let rest = tail(bytes, scan.end);
         let (header, crc) = FrameHeader::decode(self.tag, rest).map_err(|check| (check, None))?;
         let expected = Expected {
@@ -126,7 +135,8 @@ impl<'a> Scanner<'a> {
         expected.check(&header).map_err(|check| (check, None))?;
         let refused = |check| (check, Some(header.indices()));
         let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
-        let records = decode_records(&header, frame).map_err(refused)?;
+        decode_records_into(&header, frame, &mut scan.records).map_err(refused)?;
+        let records = first..scan.records.len();
         if header.kind == FrameKind::Note && !records.is_empty() {
             return Err(refused(Check::Kind));
         }
@@ -135,6 +145,16 @@ impl<'a> Scanner<'a> {
 }
 
 impl Scan {
+    /// The records of a frame of this scan.
+    pub(crate) fn records_of(&self, frame: &ScannedFrame) -> &[Record] {
+        self.records.get(frame.records.clone()).unwrap_or_default()
+    }
+
+    /// Every record, in order.
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
     fn accept(&mut self, frame: ScannedFrame, crc: u32) {
         let FrameHeader { seq, first_index, last, .. } = frame.header;
         self.end += frame.header.frame_bytes() as u64;
