@@ -1,6 +1,7 @@
 //! Operations that are waited for. Only while a directory is opened, before anything else runs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
@@ -10,10 +11,10 @@ use crate::format::BLOCK_BYTES;
 use crate::io::{Class, Completion, Disk, Done, FileId, Op, OpenMode};
 use crate::tags::Owner;
 
-/// Reads in flight at once.
-const READS_MAX: usize = 8;
-/// The bytes of one read.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Operations in flight at once.
+const IN_FLIGHT_MAX: usize = 8;
+/// The most bytes of one read.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Runs operations one after the other, or many at once, and waits for their end.
 pub(crate) struct Blocking<'a> {
@@ -21,13 +22,30 @@ pub(crate) struct Blocking<'a> {
     next: u64,
     /// Completions of operations that were submitted by others.
     strays: Vec<Completion>,
-    /// Buffers of whole chunks to read into again: fresh memory would cost as much as the reading.
+    completions: Vec<Completion>,
+    /// Results that nobody has asked for yet.
+    ended: BTreeMap<u64, io::Result<Done>>,
+    /// Buffers of whole pieces to read into again: fresh memory would cost as much as the reading.
     spare: Vec<AlignedBuf>,
+}
+
+/// A part of a file as it was read.
+pub(crate) struct Piece<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// The offsets of blocks that the device refused.
+    pub(crate) refused: Vec<u64>,
 }
 
 impl<'a> Blocking<'a> {
     pub(crate) fn new(disk: &'a mut dyn Disk) -> Blocking<'a> {
-        Blocking { disk, next: 0, strays: Vec::new(), spare: Vec::new() }
+        Blocking {
+            disk,
+            next: 0,
+            strays: Vec::new(),
+            completions: Vec::new(),
+            ended: BTreeMap::new(),
+            spare: Vec::new(),
+        }
     }
 
     pub(crate) fn into_strays(self) -> Vec<Completion> {
@@ -53,35 +71,50 @@ impl<'a> Blocking<'a> {
 
     /// Runs operations that need no order; the results are in theirs.
     pub(crate) fn run_all(&mut self, ops: Vec<Op>) -> Vec<io::Result<Done>> {
-        let first = self.next;
-        let count = ops.len() as u64;
-        let mut waiting: VecDeque<Op> = ops.into();
-        let mut results: BTreeMap<u64, io::Result<Done>> = BTreeMap::new();
-        let mut completions = Vec::new();
-        while (results.len() as u64) < count {
-            while self.next - first - (results.len() as u64) < READS_MAX as u64 {
-                let Some(op) = waiting.pop_front() else { break };
-                self.disk.submit(Class::Read, Owner::Blocking(self.next).tag(), op);
-                self.next += 1;
+        let mut results = Vec::with_capacity(ops.len());
+        let mut in_flight = VecDeque::new();
+        for op in ops {
+            if in_flight.len() == IN_FLIGHT_MAX {
+                results.extend(in_flight.pop_front().map(|number| self.end(number)));
             }
-            self.disk.poll(&mut completions);
-            if completions.is_empty() {
-                self.disk.wait(None);
-            }
-            for completion in completions.drain(..) {
-                match Owner::of(completion.tag) {
-                    Owner::Blocking(number) => {
-                        results.insert(number, completion.result);
-                    }
-                    Owner::Frame(_)
-                    | Owner::Slot
-                    | Owner::Checkpoint(..)
-                    | Owner::Read(_)
-                    | Owner::Removal => self.strays.push(completion),
-                }
+            in_flight.push_back(self.submit(op));
+        }
+        results.extend(in_flight.into_iter().map(|number| self.end(number)));
+        results
+    }
+
+    /// Hands an operation over; [`Blocking::end`] must be called with its number before this goes.
+    fn submit(&mut self, op: Op) -> u64 {
+        self.next += 1;
+        self.disk.submit(Class::Read, Owner::Blocking(self.next).tag(), op);
+        self.next
+    }
+
+    /// Waits for the end of an operation. Whatever was submitted before goes to the device now.
+    fn end(&mut self, number: u64) -> io::Result<Done> {
+        loop {
+            self.poll();
+            match self.ended.remove(&number) {
+                Some(result) => return result,
+                None => self.disk.wait(None),
             }
         }
-        results.into_values().collect()
+    }
+
+    fn poll(&mut self) {
+        self.disk.poll(&mut self.completions);
+        for completion in self.completions.drain(..) {
+            match Owner::of(completion.tag) {
+                Owner::Blocking(number) => {
+                    self.ended.insert(number, completion.result);
+                }
+                Owner::Frame(_)
+                | Owner::Slot
+                | Owner::Checkpoint(..)
+                | Owner::Read(_)
+                | Owner::Removal => self.strays.push(completion),
+            }
+        }
     }
 
     /// Opens an existing file; gives its size too.
@@ -127,23 +160,31 @@ impl<'a> Blocking<'a> {
         bytes: u64,
         into: &mut Vec<u8>,
     ) -> Vec<u64> {
-        let size = usize::try_from(bytes).expect("a slot is at most 1 GiB");
+        self.read_along(file, offset, bytes, into, &mut |_| {})
+    }
+
+    /// Likewise; `seen` is given what is there, after each piece, while the next ones are read.
+    pub(crate) fn read_along(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        bytes: u64,
+        into: &mut Vec<u8>,
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Vec<u64> {
         into.clear();
-        into.resize(size, UNREADABLE);
+        into.reserve(size_of(bytes));
         let mut refused = Vec::new();
-        let chunks: Vec<u64> = (offset..offset + bytes).step_by(CHUNK_BYTES).collect();
-        for group in chunks.chunks(READS_MAX) {
-            let count = |at: u64| CHUNK_BYTES.min(size_of_rest(offset + bytes, at));
-            let ops = group.iter().map(|at| self.read_op(file, *at, count(*at))).collect();
-            let results = self.run_all(ops);
-            for (at, result) in group.iter().zip(results) {
-                let place = &mut into[size_of_rest(*at, offset)..];
-                match result {
-                    Ok(done) => self.fill(place, done),
-                    Err(_) => self.read_blocks(file, *at, &mut place[..count(*at)], &mut refused),
-                }
-            }
-        }
+        let end = offset + bytes;
+        let pieces = (offset..end).step_by(PIECE_BYTES);
+        let pieces = pieces.map(|at| (at, size_of(end - at).min(PIECE_BYTES)));
+        self.read_pieces(file, pieces, &mut |piece| {
+            into.extend_from_slice(piece.bytes);
+            refused.extend(piece.refused);
+            seen(into);
+            Ok::<(), Infallible>(())
+        })
+        .unwrap_or_else(|never| match never {});
         refused
     }
 
@@ -161,38 +202,86 @@ impl<'a> Blocking<'a> {
         }
     }
 
-    /// One block at a time, so that one bad sector costs no more than its block.
-    fn read_blocks(&mut self, file: FileId, offset: u64, into: &mut [u8], refused: &mut Vec<u64>) {
-        let offsets = (offset..).step_by(BLOCK_BYTES);
-        let places: Vec<(u64, &mut [u8])> = offsets.zip(into.chunks_mut(BLOCK_BYTES)).collect();
-        let ops = places.iter().map(|(at, _)| self.read_op(file, *at, BLOCK_BYTES)).collect();
-        let results = self.run_all(ops);
-        for ((at, place), result) in places.into_iter().zip(results) {
-            match result {
-                Ok(done) => self.fill(place, done),
-                Err(_) => refused.push(at),
+    /// Reads pieces of a file, (offset, length) each, and gives them to `take` in order while the next ones are read;
+    /// ends early if it refuses one. Bytes that cannot be read are as [`Blocking::read_range`] says.
+    pub(crate) fn read_pieces<E>(
+        &mut self,
+        file: FileId,
+        pieces: impl IntoIterator<Item = (u64, usize)>,
+        take: &mut dyn FnMut(Piece<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut pieces = pieces.into_iter();
+        let mut in_flight = VecDeque::new();
+        let mut result = Ok(());
+        loop {
+            while result.is_ok()
+                && in_flight.len() < IN_FLIGHT_MAX
+                && let Some((offset, bytes)) = pieces.next()
+            {
+                let op = self.read_op(file, offset, bytes);
+                in_flight.push_back((self.submit(op), offset, bytes));
+            }
+            let Some((number, offset, bytes)) = in_flight.pop_front() else { return result };
+            let ended = self.end(number);
+            if result.is_ok() {
+                let (buf, refused) = self.piece(file, offset, bytes, ended);
+                result = take(Piece { bytes: &buf.as_slice()[..bytes], refused });
+                self.keep(buf);
             }
         }
     }
 
+    /// What a read has brought; one block at a time if the device refuses it, so that one bad sector costs no more
+    /// than its block.
+    fn piece(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        bytes: usize,
+        ended: io::Result<Done>,
+    ) -> (AlignedBuf, Vec<u64>) {
+        if let Ok(done) = ended {
+            return (read_into(done), Vec::new());
+        }
+        let mut whole = AlignedBuf::zeroed(bytes);
+        whole.as_mut_slice().fill(UNREADABLE);
+        let mut refused = Vec::new();
+        let offsets: Vec<u64> = (offset..).step_by(BLOCK_BYTES).take(bytes / BLOCK_BYTES).collect();
+        let ops = offsets.iter().map(|at| self.read_op(file, *at, BLOCK_BYTES)).collect();
+        let results = self.run_all(ops);
+        let places = whole.as_mut_slice().chunks_mut(BLOCK_BYTES);
+        for ((place, at), result) in places.zip(offsets).zip(results) {
+            match result {
+                Ok(done) => place.copy_from_slice(read_into(done).as_slice()),
+                Err(_) => refused.push(at),
+            }
+        }
+        (whole, refused)
+    }
+
     fn read_op(&mut self, file: FileId, offset: u64, bytes: usize) -> Op {
-        let spare = if bytes == CHUNK_BYTES { self.spare.pop() } else { None };
+        let spare = if bytes == PIECE_BYTES { self.spare.pop() } else { None };
         let buf = spare.unwrap_or_else(|| AlignedBuf::zeroed(bytes));
         Op::Read { file, offset, buf }
     }
 
-    fn fill(&mut self, into: &mut [u8], done: Done) {
-        let Done::Read { buf, read } = done else { unreachable!("a read brings bytes") };
-        let count = read.min(into.len()).min(buf.len());
-        into[..count].copy_from_slice(&buf.as_slice()[..count]);
-        if buf.len() == CHUNK_BYTES {
+    fn keep(&mut self, buf: AlignedBuf) {
+        if buf.len() == PIECE_BYTES {
             self.spare.push(buf);
         }
     }
 }
 
-fn size_of_rest(end: u64, at: u64) -> usize {
-    usize::try_from(end - at).expect("a slot is at most 1 GiB")
+/// The buffer of a read, with [`UNREADABLE`] bytes for what lies beyond the end of the file.
+fn read_into(done: Done) -> AlignedBuf {
+    let Done::Read { mut buf, read } = done else { unreachable!("a read brings bytes") };
+    let beyond = buf.as_mut_slice().iter_mut().skip(read);
+    beyond.for_each(|byte| *byte = UNREADABLE);
+    buf
+}
+
+fn size_of(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a slot is at most 1 GiB")
 }
 
 /// What an unreadable byte becomes.

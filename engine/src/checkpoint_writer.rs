@@ -477,7 +477,16 @@ pub(crate) fn next_piece(verifier: &Verifier, body_bytes: u64) -> (u64, usize) {
     if verifier.is_at_footer() {
         return (footer_offset(body_bytes), CHECKPOINT_HEADER_BYTES);
     }
-    let first = verifier.next_block();
+    piece_from(verifier.next_block(), body_bytes)
+}
+
+/// All the blocks of a checkpoint in pieces of whole blocks: (offset, bytes) each.
+pub(crate) fn pieces(body_bytes: u64) -> impl Iterator<Item = (u64, usize)> {
+    let count = block_count(body_bytes).div_ceil(CHUNK_BLOCKS);
+    (0..count).map(move |number| piece_from(number * CHUNK_BLOCKS, body_bytes))
+}
+
+fn piece_from(first: u64, body_bytes: u64) -> (u64, usize) {
     let last = (first + CHUNK_BLOCKS).min(block_count(body_bytes)) - 1;
     let end = block_offset(last) + block_file_bytes(last, body_bytes) as u64;
     (block_offset(first), usize::try_from(end - block_offset(first)).expect("at most 1 MiB"))

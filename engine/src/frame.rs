@@ -327,12 +327,30 @@ fn encode_line(line: &mut [u8], record: &Staged, payload: &[u8]) {
 ///
 /// Requires: `header` is that frame's and its length was checked against the bytes at hand.
 pub(crate) fn decode_records(header: &FrameHeader, frame: &[u8]) -> Result<Vec<Record>, Check> {
-    records_of(header, frame, Verify::Everything)
+    let mut records = Vec::with_capacity(usize::from(header.record_count));
+    decode_records_into(header, frame, &mut records)?;
+    Ok(records)
+}
+
+/// Likewise, adding them to `records`; nothing is added if one is refused.
+pub(crate) fn decode_records_into(
+    header: &FrameHeader,
+    frame: &[u8],
+    records: &mut Vec<Record>,
+) -> Result<(), Check> {
+    let before = records.len();
+    let result = records_of(header, frame, Verify::Everything, records);
+    if result.is_err() {
+        records.truncate(before);
+    }
+    result
 }
 
 /// Reads the record table of a frame of our own that never left memory.
 pub(crate) fn trusted_records(header: &FrameHeader, frame: &[u8]) -> Result<Vec<Record>, Check> {
-    records_of(header, frame, Verify::Bounds)
+    let mut records = Vec::with_capacity(usize::from(header.record_count));
+    records_of(header, frame, Verify::Bounds, &mut records)?;
+    Ok(records)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -341,7 +359,12 @@ enum Verify {
     Bounds,
 }
 
-fn records_of(header: &FrameHeader, frame: &[u8], verify: Verify) -> Result<Vec<Record>, Check> {
+fn records_of(
+    header: &FrameHeader,
+    frame: &[u8],
+    verify: Verify,
+    records: &mut Vec<Record>,
+) -> Result<(), Check> {
     let body_bytes = header.body_bytes as usize;
     let table_bytes = usize::from(header.record_count) * RECORD_HEADER_BYTES;
     let table = frame.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + table_bytes);
@@ -349,7 +372,6 @@ fn records_of(header: &FrameHeader, frame: &[u8], verify: Verify) -> Result<Vec<
     if verify == Verify::Everything && crc(table) != header.table_crc {
         return Err(Check::TableChecksum);
     }
-    let mut records = Vec::with_capacity(usize::from(header.record_count));
     let mut start = FRAME_HEADER_BYTES + table_bytes;
     for line in table.chunks_exact(RECORD_HEADER_BYTES) {
         let (record, checksum) = decode_line(line, start).ok_or(Check::Kind)?;
@@ -366,7 +388,7 @@ fn records_of(header: &FrameHeader, frame: &[u8], verify: Verify) -> Result<Vec<
         start += record.bytes.next_multiple_of(RECORD_ALIGN_BYTES);
         records.push(record);
     }
-    if start == FRAME_HEADER_BYTES + body_bytes { Ok(records) } else { Err(Check::Length) }
+    if start == FRAME_HEADER_BYTES + body_bytes { Ok(()) } else { Err(Check::Length) }
 }
 
 fn decode_line(line: &[u8], start: usize) -> Option<(Record, u32)> {

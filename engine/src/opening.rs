@@ -16,7 +16,7 @@ use crate::checkpoint::{
     CheckpointHeader, Verifier, block_body_bytes, block_count, block_file_bytes, block_offset,
     decode_slots, footer_offset, open_block,
 };
-use crate::checkpoint_writer::next_piece;
+use crate::checkpoint_writer::pieces;
 use crate::engine::Engine;
 use crate::error::{Check, OpenError, Unusable};
 use crate::format::{
@@ -113,6 +113,17 @@ struct Checkpoints {
     bad: Vec<(u64, Check)>,
     /// Older than the two that are kept.
     superseded: Vec<String>,
+}
+
+impl Checkpoints {
+    /// Slots that have not been free since the newest good checkpoint was durable: it needs them, and it is kept until
+    /// two newer ones are.
+    fn held(&self) -> &[u32] {
+        match self.good.first() {
+            Some(newest) if self.bad.len() < KEPT_COUNT => newest.slots(),
+            _ => &[],
+        }
+    }
 }
 
 impl Opening<'_> {
@@ -325,6 +336,7 @@ impl Opening<'_> {
             log_id: meta.log_id,
             slot_bytes: meta.slot_bytes,
             checkpoints: &infos,
+            held: checkpoints.held(),
         };
         let log = recover(&mut SlotFiles { io: &mut self.io, files }, &known)?;
         let last = log.index.last().index;
@@ -414,15 +426,13 @@ pub(crate) fn verify(
     body_bytes: u64,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), Check>,
 ) -> Result<(), Unusable> {
-    let mut bytes = Vec::new();
-    loop {
-        let (offset, length) = next_piece(verifier, body_bytes);
-        io.read_whole(file, offset, length as u64, &mut bytes)?;
-        if verifier.is_at_footer() {
-            return Ok(verifier.footer(&bytes)?);
-        }
-        verifier.blocks(&bytes, sink)?;
-    }
+    io.read_pieces(file, pieces(body_bytes), &mut |piece| match piece.refused.first() {
+        Some(refused) => Err(Unusable::Unreadable(*refused)),
+        None => Ok(verifier.blocks(piece.bytes, sink)?),
+    })?;
+    let mut footer = Vec::new();
+    io.read_whole(file, footer_offset(body_bytes), CHECKPOINT_HEADER_BYTES as u64, &mut footer)?;
+    Ok(verifier.footer(&footer)?)
 }
 
 struct SlotFiles<'a, 'b> {
@@ -437,6 +447,16 @@ impl Slots for SlotFiles<'_, '_> {
 
     fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Vec<u64> {
         self.io.read_range(self.files[slot as usize], 0, bytes, into)
+    }
+
+    fn read_along(
+        &mut self,
+        slot: u32,
+        bytes: u64,
+        into: &mut Vec<u8>,
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Vec<u64> {
+        self.io.read_along(self.files[slot as usize], 0, bytes, into, seen)
     }
 }
 

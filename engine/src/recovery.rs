@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{Check, Damage, OpenError, Proof};
-use crate::format::{SEGMENT_HEADER_BYTES, slot_path};
+use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES, slot_path};
 use crate::frame::{FrameKind, LogTag, Predecessor, Record, RecordKind};
 use crate::index::{FramePlace, LogIndex};
 use crate::places::Places;
-use crate::scan::{Failure, Scan, ScannedFrame, highest_promise, scan};
+use crate::scan::{Failure, Scan, ScannedFrame, Scanner, first_frame_is_there, headers};
 use crate::segment::{Head, SegmentHeader, ValidEnd};
 use crate::types::{CheckpointInfo, HardState, Location, Position};
 
@@ -22,6 +22,18 @@ pub(crate) trait Slots {
     /// The first `bytes` of a slot, replacing what `into` held. Blocks that cannot be read are filled with bytes that
     /// pass no check; their offsets are given.
     fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Vec<u64>;
+    /// Likewise; `seen` is given what is there as it comes in, at last all of it.
+    fn read_along(
+        &mut self,
+        slot: u32,
+        bytes: u64,
+        into: &mut Vec<u8>,
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Vec<u64> {
+        let unreadable = self.read(slot, bytes, into);
+        seen(into);
+        unreadable
+    }
 }
 
 /// What recovery knows before it looks at a slot.
@@ -33,6 +45,8 @@ pub(crate) struct Known<'a> {
     pub(crate) slot_bytes: u64,
     /// Good checkpoints, newest first, at most two.
     pub(crate) checkpoints: &'a [CheckpointInfo],
+    /// Slots that a kept checkpoint needs: none of them has been free since it was durable.
+    pub(crate) held: &'a [u32],
 }
 
 /// A segment that holds live entries, or the newest one.
@@ -101,6 +115,9 @@ pub(crate) enum Verdict {
     Torn,
 }
 
+/// How much of a slot is read to know what it holds: its header and the header of its first frame.
+const START_BYTES: u64 = (SEGMENT_HEADER_BYTES + BLOCK_BYTES) as u64;
+
 /// Decides about the first frame, of sequence number `seq`, that failed a check.
 ///
 /// | where it lies                                   | who promises `>= seq`                   | decision      |
@@ -144,6 +161,8 @@ struct Recovery<'a> {
     tag: LogTag,
     bytes: Vec<u8>,
     bytes_scanned: u64,
+    /// For each slot, whether its first frame is that of the segment which its header states.
+    starts_whole: Vec<bool>,
     torn: Option<TornTail>,
     /// The first block of the newest segment after its last sound frame that cannot be read.
     unreadable: Option<u64>,
@@ -158,8 +177,16 @@ struct Scanned {
 impl<'a> Recovery<'a> {
     fn new(slots: &'a mut dyn Slots, known: &'a Known<'a>) -> Recovery<'a> {
         let tag = LogTag::of(known.log_id);
-        let bytes = Vec::new();
-        Recovery { slots, known, tag, bytes, bytes_scanned: 0, torn: None, unreadable: None }
+        Recovery {
+            slots,
+            known,
+            tag,
+            bytes: Vec::new(),
+            bytes_scanned: 0,
+            starts_whole: Vec::new(),
+            torn: None,
+            unreadable: None,
+        }
     }
 
     /// Reads the first bytes of a slot; gives the offsets of blocks that cannot be read.
@@ -172,7 +199,7 @@ impl<'a> Recovery<'a> {
     fn heads(&mut self) -> Result<BTreeMap<u64, SegmentHeader>, OpenError> {
         let mut heads: BTreeMap<u64, SegmentHeader> = BTreeMap::new();
         for slot in 0..self.slots.count() {
-            if !self.read(slot, SEGMENT_HEADER_BYTES as u64).is_empty() {
+            if self.read(slot, START_BYTES).contains(&0) {
                 return Err(self.unreadable(slot, 0));
             }
             let head = SegmentHeader::classify(
@@ -181,6 +208,9 @@ impl<'a> Recovery<'a> {
                 slot,
                 self.known.slot_bytes,
             );
+            let is_whole = matches!(&head, Head::Segment(header)
+                if first_frame_is_there(&self.bytes, header, self.tag));
+            self.starts_whole.push(is_whole);
             let Head::Segment(header) = head else { continue };
             if let Some(other) = heads.insert(header.number, header) {
                 return Err(OpenError::SegmentTwice {
@@ -236,8 +266,13 @@ impl<'a> Recovery<'a> {
         stated: Option<ValidEnd>,
     ) -> Result<Scanned, OpenError> {
         let read_bytes = stated.map_or(self.known.slot_bytes, |stated| stated.end);
-        let unreadable = self.read(header.slot, read_bytes);
-        let scan = scan(&self.bytes, &header, self.tag, stated.map(|stated| stated.end));
+        self.bytes_scanned += read_bytes;
+        let stated_end = stated.map(|stated| stated.end);
+        let mut scanner = Scanner::new(&header, self.tag, read_bytes, stated_end);
+        let mut advance = |bytes: &[u8]| scanner.advance(bytes);
+        let unreadable =
+            self.slots.read_along(header.slot, read_bytes, &mut self.bytes, &mut advance);
+        let scan = scanner.end(&self.bytes);
         let Some(stated) = stated else {
             self.unreadable = unreadable.into_iter().find(|offset| *offset >= scan.end);
             return Ok(Scanned { header, scan });
@@ -271,7 +306,7 @@ impl<'a> Recovery<'a> {
             let CheckpointInfo { at, durable_seq, .. } = *checkpoint;
             witnesses.push(Proof::Checkpoint { index: at.index, durable_seq });
         }
-        self.promises_elsewhere(segments, &mut witnesses);
+        self.promises_elsewhere(segments, failure.seq, &mut witnesses);
         match decide(failure.seq, &witnesses) {
             Verdict::Corrupt(proof) => Err(self.damaged(slot, failure, proof)),
             Verdict::Torn if self.unreadable.is_some() => {
@@ -285,18 +320,52 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// A slot outside of the chain may be the newest segment whose header was lost.
-    fn promises_elsewhere(&mut self, segments: &VecDeque<Scanned>, witnesses: &mut Vec<Proof>) {
+    /// A slot outside of the chain may be the newest segment whose header was lost; its first frame is then `seq`.
+    ///
+    /// Header and first frame are one write, which takes at most a block and a quarter of the slot. So much is read:
+    ///
+    /// | the slot's first two blocks             | what it may be                             | read          |
+    /// |-----------------------------------------|--------------------------------------------|---------------|
+    /// | a header and the first frame of its life | in use since then: a checkpoint needs it   | no more       |
+    /// | likewise, and no checkpoint needs it    | an old life, under a new one whose first   | as far as the |
+    /// |                                         | write was lost: the second follows it      | second starts |
+    /// | likewise, and that shows a frame        | the new life                               | all of it     |
+    /// | `>= seq`                                |                                            |               |
+    /// | anything else                           | a life whose header was lost               | all of it     |
+    fn promises_elsewhere(
+        &mut self,
+        segments: &VecDeque<Scanned>,
+        seq: u64,
+        witnesses: &mut Vec<Proof>,
+    ) {
         for slot in 0..self.slots.count() {
             if segments.iter().any(|segment| segment.header.slot == slot) {
                 continue;
             }
+            let starts_whole = self.starts_whole[slot as usize];
+            if starts_whole && self.known.held.contains(&slot) {
+                continue;
+            }
+            if starts_whole && !self.may_hold_newer(slot, seq) {
+                continue;
+            }
             // Blocks that cannot be read here are no reason to refuse: only a device that lies makes them matter.
             self.read(slot, self.known.slot_bytes);
-            if let Some((_, header)) = highest_promise(&self.bytes, slot, self.tag) {
-                witnesses.push(Proof::OtherSlot { slot, durable_seq: header.durable_seq });
+            let promises =
+                headers(&self.bytes, 0, slot, self.tag).map(|(_, frame)| frame.durable_seq);
+            if let Some(durable_seq) = promises.max() {
+                witnesses.push(Proof::OtherSlot { slot, durable_seq });
             }
         }
+    }
+
+    /// Whether the second frame of a life that began with frame `seq`, or one after it, lies where it can only lie; or
+    /// may lie there, where a block cannot be read.
+    fn may_hold_newer(&mut self, slot: u32, seq: u64) -> bool {
+        let second_max = SEGMENT_HEADER_BYTES as u64 + self.known.slot_bytes / 4;
+        let unreadable = self.read(slot, second_max + BLOCK_BYTES as u64);
+        let mut frames = headers(&self.bytes, 0, slot, self.tag);
+        !unreadable.is_empty() || frames.any(|(_, frame)| frame.seq >= seq)
     }
 
     /// What cannot be read is not known to be torn.
@@ -361,8 +430,9 @@ impl<'a> Recovery<'a> {
         log.promised_seq = header.first_seq - 1;
         let mut has_records = false;
         for frame in &scan.frames {
-            has_records |= !frame.records.is_empty();
-            replay_frame(frame, &mut log.index, &mut log.places)
+            let records = scan.records_of(frame);
+            has_records |= !records.is_empty();
+            replay_frame(frame, records, &mut log.index, &mut log.places)
                 .map_err(|_| self.misplaced(header.slot, frame.offset, frame.header.seq))?;
             log.hard_state = frame.header.hard_state;
             log.promised_seq = log.promised_seq.max(frame.header.durable_seq);
@@ -437,10 +507,9 @@ impl<'a> Recovery<'a> {
 impl Scanned {
     /// Whether nothing before this segment is needed: it writes every live entry after `log_start` itself.
     fn covers(&self, log_start: Position) -> bool {
-        let records = || self.scan.frames.iter().flat_map(|frame| &frame.records);
         self.header.prev.last.index <= log_start.index
             || self.header.log_start == self.header.prev.last
-            || records().any(|record| match record.kind {
+            || self.scan.records().iter().any(|record| match record.kind {
                 RecordKind::Entry(_) => record.at.index <= log_start.index + 1,
                 RecordKind::Reset => true,
                 RecordKind::Values => false,
@@ -450,10 +519,11 @@ impl Scanned {
 
 fn replay_frame(
     frame: &ScannedFrame,
+    records: &[Record],
     index: &mut LogIndex,
     places: &mut Places,
 ) -> Result<(), Check> {
-    for record in &frame.records {
+    for record in records {
         match record.kind {
             RecordKind::Entry(_) => {
                 index.entry(record.at)?;

@@ -32,6 +32,11 @@ impl Kept {
         Kept { info, salt, file, slots, pins: 0, readers: 0 }
     }
 
+    /// The slots that hold values of it.
+    pub(crate) fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+
     pub(crate) fn info(&self) -> CheckpointInfo {
         self.info
     }

@@ -2,9 +2,13 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::ops::Range;
+
 use crate::error::Check;
-use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};
-use crate::frame::{Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, decode_records};
+use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::frame::{
+    Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, decode_records_into,
+};
 use crate::segment::SegmentHeader;
 
 /// A frame that passed every check.
@@ -12,7 +16,8 @@ use crate::segment::SegmentHeader;
 pub(crate) struct ScannedFrame {
     pub(crate) offset: u64,
     pub(crate) header: FrameHeader,
-    pub(crate) records: Vec<Record>,
+    /// Its records among those of the scan.
+    records: Range<usize>,
 }
 
 /// The first frame that did not pass.
@@ -34,6 +39,8 @@ pub(crate) struct Failure {
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
     pub(crate) frames: Vec<ScannedFrame>,
+    /// Of all frames, one after the other.
+    records: Vec<Record>,
     /// The first byte after the last frame.
     pub(crate) end: u64,
     pub(crate) last_seq: u64,
@@ -43,37 +50,111 @@ pub(crate) struct Scan {
     pub(crate) failure: Option<Failure>,
 }
 
-/// Reads frames until one fails or, where the end is stated, until that end.
-pub(crate) fn scan(
-    bytes: &[u8],
-    segment: &SegmentHeader,
+/// Reads frames as the bytes of a segment come in, until one fails or, where the end is stated, until that end.
+pub(crate) struct Scanner<'a> {
+    segment: &'a SegmentHeader,
     tag: LogTag,
+    /// How many bytes there will be.
+    bytes: u64,
     stated_end: Option<u64>,
-) -> Scan {
-    let mut scan = Scan {
-        frames: Vec::new(),
-        end: SEGMENT_HEADER_BYTES as u64,
-        last_seq: segment.first_seq - 1,
-        last: segment.prev,
-        failure: None,
-    };
-    let mut durable_seq_min = 0;
-    while stated_end != Some(scan.end) {
-        match next_frame(bytes, segment, tag, &scan, durable_seq_min) {
-            Ok((frame, crc)) => {
-                durable_seq_min = frame.header.durable_seq;
-                scan.accept(frame, crc);
-            }
-            Err((check, indices)) => {
-                scan.failure = Some(failure(bytes, segment, tag, &scan, check, indices));
-                break;
+    durable_seq_min: u64,
+    scan: Scan,
+    refused: Option<Refused>,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(
+        segment: &'a SegmentHeader,
+        tag: LogTag,
+        bytes: u64,
+        stated_end: Option<u64>,
+    ) -> Scanner<'a> {
+        let scan = Scan {
+            frames: Vec::new(),
+            records: Vec::new(),
+            end: SEGMENT_HEADER_BYTES as u64,
+            last_seq: segment.first_seq - 1,
+            last: segment.prev,
+            failure: None,
+        };
+        Scanner { segment, tag, bytes, stated_end, durable_seq_min: 0, scan, refused: None }
+    }
+
+    /// Goes as far as the first `bytes` of the segment reach.
+    pub(crate) fn advance(&mut self, bytes: &[u8]) {
+        while self.refused.is_none()
+            && self.stated_end != Some(self.scan.end)
+            && self.reaches_next_frame(bytes)
+        {
+            match self.next_frame(bytes) {
+                Ok((frame, crc)) => {
+                    self.durable_seq_min = frame.header.durable_seq;
+                    self.scan.accept(frame, crc);
+                }
+                Err(refused) => self.refused = Some(refused),
             }
         }
     }
-    scan
+
+    /// What there is, now that all of its bytes are there.
+    pub(crate) fn end(mut self, bytes: &[u8]) -> Scan {
+        self.advance(bytes);
+        if let Some((check, indices)) = self.refused {
+            self.scan.failure =
+                Some(failure(bytes, self.segment, self.tag, &self.scan, check, indices));
+        }
+        self.scan
+    }
+
+    /// Whether the next frame, as its header has it, is there whole, or will never be.
+    fn reaches_next_frame(&self, bytes: &[u8]) -> bool {
+        let rest = tail(bytes, self.scan.end);
+        if bytes.len() as u64 >= self.bytes {
+            return true;
+        }
+        match FrameHeader::decode(self.tag, rest) {
+            Ok((header, _)) => header.frame_bytes() <= rest.len(),
+            Err(_) => rest.len() >= FRAME_HEADER_BYTES,
+        }
+    }
+
+    fn next_frame(&mut self, bytes: &[u8]) -> Result<(ScannedFrame, u32), Refused> {
+        let Scanner { segment, scan, .. } = self;
+        let first = scan.records.len();
+        let rest = tail(bytes, scan.end);
+        let (header, crc) = FrameHeader::decode(self.tag, rest).map_err(|check| (check, None))?;
+        let expected = Expected {
+            salt: segment.salt,
+            slot: segment.slot,
+            block: block_of(scan.end),
+            seq: scan.last_seq + 1,
+            durable_seq_min: self.durable_seq_min,
+            prev: scan.last,
+            room_bytes: rest.len(),
+        };
+        expected.check(&header).map_err(|check| (check, None))?;
+        let refused = |check| (check, Some(header.indices()));
+        let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
+        decode_records_into(&header, frame, &mut scan.records).map_err(refused)?;
+        let records = first..scan.records.len();
+        if header.kind == FrameKind::Note && !records.is_empty() {
+            return Err(refused(Check::Kind));
+        }
+        Ok((ScannedFrame { offset: scan.end, header, records }, crc))
+    }
 }
 
 impl Scan {
+    /// The records of a frame of this scan.
+    pub(crate) fn records_of(&self, frame: &ScannedFrame) -> &[Record] {
+        self.records.get(frame.records.clone()).unwrap_or_default()
+    }
+
+    /// Every record, in order.
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
     fn accept(&mut self, frame: ScannedFrame, crc: u32) {
         let FrameHeader { seq, first_index, last, .. } = frame.header;
         self.end += frame.header.frame_bytes() as u64;
@@ -84,34 +165,6 @@ impl Scan {
 }
 
 type Refused = (Check, Option<(u64, u64)>);
-
-fn next_frame(
-    bytes: &[u8],
-    segment: &SegmentHeader,
-    tag: LogTag,
-    scan: &Scan,
-    durable_seq_min: u64,
-) -> Result<(ScannedFrame, u32), Refused> {
-    let rest = tail(bytes, scan.end);
-    let (header, crc) = FrameHeader::decode(tag, rest).map_err(|check| (check, None))?;
-    let expected = Expected {
-        salt: segment.salt,
-        slot: segment.slot,
-        block: block_of(scan.end),
-        seq: scan.last_seq + 1,
-        durable_seq_min,
-        prev: scan.last,
-        room_bytes: rest.len(),
-    };
-    expected.check(&header).map_err(|check| (check, None))?;
-    let refused = |check| (check, Some(header.indices()));
-    let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
-    let records = decode_records(&header, frame).map_err(refused)?;
-    if header.kind == FrameKind::Note && !records.is_empty() {
-        return Err(refused(Check::Kind));
-    }
-    Ok((ScannedFrame { offset: scan.end, header, records }, crc))
-}
 
 fn failure(
     bytes: &[u8],
@@ -159,9 +212,15 @@ pub(crate) fn headers(
     })
 }
 
-/// The highest promise of any frame in a slot, whichever segment it belonged to.
-pub(crate) fn highest_promise(bytes: &[u8], slot: u32, tag: LogTag) -> Option<(u64, FrameHeader)> {
-    headers(bytes, 0, slot, tag).max_by_key(|(_, header)| header.durable_seq)
+/// Whether the first frame of this segment lies where it belongs. It is of one write with the segment's header, so
+/// nothing has been opened in this slot since whose first write was kept.
+pub(crate) fn first_frame_is_there(bytes: &[u8], segment: &SegmentHeader, tag: LogTag) -> bool {
+    let offset = SEGMENT_HEADER_BYTES as u64;
+    let is_it = |frame: &FrameHeader| {
+        let place = (frame.salt, frame.slot, frame.block, frame.seq);
+        place == (segment.salt, segment.slot, block_of(offset), segment.first_seq)
+    };
+    FrameHeader::decode(tag, tail(bytes, offset)).is_ok_and(|(frame, _)| is_it(&frame))
 }
 
 fn tail(bytes: &[u8], offset: u64) -> &[u8] {

@@ -33,8 +33,13 @@ pub(super) fn recover_patched(data: &[u8]) {
         slots_count: 0,
     };
     let checkpoints = if flags >> 2 == 0 { &[][..] } else { &[info] };
-    let known =
-        Known { dir: "data", log_id: IDENTITY.log_id, slot_bytes: SLOT_BYTES as u64, checkpoints };
+    let known = Known {
+        dir: "data",
+        log_id: IDENTITY.log_id,
+        slot_bytes: SLOT_BYTES as u64,
+        checkpoints,
+        held: &[],
+    };
     if let Ok(log) = recover(&mut slots, &known) {
         let again = recover(&mut slots, &known).expect("a recovery can be repeated");
         assert_eq!(log.index.last(), again.index.last());

@@ -26,12 +26,30 @@ impl Slots for Memory {
         into.extend_from_slice(&self.0[slot as usize][..usize::try_from(bytes).unwrap()]);
         Vec::new()
     }
+
+    /// In pieces that end anywhere in a frame or its header.
+    fn read_along(
+        &mut self,
+        slot: u32,
+        bytes: u64,
+        into: &mut Vec<u8>,
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Vec<u64> {
+        let unreadable = self.read(slot, bytes, into);
+        (0..into.len()).step_by(5_003).for_each(|count| seen(&into[..count]));
+        seen(into);
+        unreadable
+    }
 }
 
 impl Memory {
     fn recover(&mut self) -> Result<RecoveredLog, OpenError> {
+        self.recover_with(&[])
+    }
+
+    fn recover_with(&mut self, held: &[u32]) -> Result<RecoveredLog, OpenError> {
         let slot_bytes = SLOT_BYTES as u64;
-        let known = Known { dir: "data", log_id: LOG_ID, slot_bytes, checkpoints: &[] };
+        let known = Known { dir: "data", log_id: LOG_ID, slot_bytes, checkpoints: &[], held };
         recover(self, &known)
     }
 }
@@ -425,6 +443,59 @@ fn a_segment_that_is_no_longer_needed_may_be_gone() {
     let after = model.slots.recover().unwrap();
     assert_eq!(before.index.last(), after.index.last());
     assert_eq!(before.index.runs(), after.index.runs());
+}
+
+/// A log of one segment, in slot 1; slot 0 holds the first segment, which nothing needs any more.
+fn log_with_a_used_slot() -> Model {
+    let mut model = Model::new();
+    model.append(None, 1, 3, 20);
+    model.settle();
+    model.reopen();
+    model.append(None, 1, 2, 20);
+    model.settle();
+    model.reopen();
+    assert_eq!(model.used, [false, true, false]);
+    model
+}
+
+/// The first two blocks of a used slot agree, and so they do when the write that opened it anew was acknowledged and
+/// lost. Whoever looked no further cut acknowledged entries.
+#[test]
+fn a_lost_write_that_opened_a_used_slot_is_found_however_long_it_was() {
+    for bytes in [20, 5_000, 10_000, 16_000] {
+        let mut model = log_with_a_used_slot();
+        model.append(None, 3, 1, bytes);
+        let lost = model.build();
+        assert_eq!((lost.len(), lost[0].slot, lost[0].opens_slot), (1, 0, true));
+        model.log.complete(lost[0].seq, 0);
+        model.append(None, 4, 1, 20);
+        for built in model.build() {
+            model.write(&built);
+        }
+        let error = model.slots.recover().unwrap_err();
+        let OpenError::Damaged { damage, .. } = &error else { panic!("{error}") };
+        let proof = Proof::OtherSlot { slot: 0, durable_seq: lost[0].seq };
+        assert_eq!((damage.seq, damage.proof), (lost[0].seq, Some(proof)), "{bytes} bytes");
+    }
+}
+
+#[test]
+fn a_slot_outside_of_the_chain_is_read_no_further_than_a_lost_life_would_show() {
+    let mut model = log_with_a_used_slot();
+    let (start, slot) = (START_BYTES, SLOT_BYTES as u64);
+    let second = START_BYTES + slot / 4;
+    let scanned = |slots: &mut Memory, held| slots.recover_with(held).unwrap().bytes_scanned;
+    // The starts of all, the chain, the used slot, and the one that was never used.
+    let each = [3 * start, slot, second, slot];
+    assert_eq!(scanned(&mut model.slots, &[]), each.iter().sum());
+    assert_eq!(scanned(&mut model.slots, &[0]), 3 * start + 2 * slot);
+    // Without its header, or with another life's first frame, it may be anything.
+    for byte in [20, BLOCK_BYTES + 20] {
+        let mut slots = model.slots.clone();
+        slots.0[0][byte] ^= 1;
+        assert_eq!(scanned(&mut slots, &[]), 3 * start + 3 * slot);
+        assert_eq!(scanned(&mut slots, &[0]), 3 * start + 3 * slot);
+    }
 }
 
 #[test]

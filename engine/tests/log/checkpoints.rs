@@ -450,3 +450,22 @@ fn the_log_goes_on_while_a_checkpoint_is_written() {
     world.disk.crash();
     world.open_and_check("after it");
 }
+
+#[test]
+fn a_load_that_is_refused_in_the_middle_leaves_nothing_in_flight() {
+    let mut world = World::opened(32);
+    world.append_entries(1, 3, 500);
+    world.settle();
+    let at = world.oracle.certain().last();
+    let info = world.checkpoint(at, LOCAL, 12 << 20).unwrap();
+    let mut seen = 0;
+    let error = world.engine().load_checkpoint(&info, &mut |bytes| {
+        seen += bytes.len();
+        if seen > 3 << 20 { Err("enough".to_owned()) } else { Ok(()) }
+    });
+    assert!(error.unwrap_err().to_string().contains("enough"));
+    assert_eq!(world.disk.in_flight(), 0);
+    world.append_entries(1, 3, 500);
+    world.settle();
+    world.open_and_check("after a refused load");
+}

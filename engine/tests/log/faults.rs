@@ -213,6 +213,27 @@ fn a_lost_write_that_opened_a_segment_is_found_too() {
 }
 
 #[test]
+fn a_lost_write_that_opened_a_segment_in_a_used_slot_is_found_too() {
+    let mut world = World::opened(46);
+    for _ in 0..3 {
+        world.append_entries(1, 8, 200_000);
+        world.checkpoint_here();
+    }
+    world.turn_until("slots", |world| world.disk.in_flight() == 0);
+    world.open_and_check("an open rolls");
+    world.disk.lose_next_write();
+    world.append_entries(1, 1, 60_000);
+    world.settle();
+    world.append_entries(1, 1, 100);
+    world.settle();
+    let error = world.try_open().err().unwrap();
+    let OpenError::Damaged { damage, .. } = &error else { panic!("{error}") };
+    let Some(Proof::OtherSlot { slot, .. }) = damage.proof else { panic!("{damage}") };
+    let file = world.disk.read_file(&format!("seg/{slot:08x}.seg")).unwrap();
+    assert!(file.starts_with(b"HFSEG"), "the header of the life before is still there");
+}
+
+#[test]
 fn a_misdirected_write_is_found() {
     let mut found = 0;
     for seed in 0..20 {

@@ -112,3 +112,29 @@ fn checkpoints_bring_a_full_directory_back() {
     }
     world.open_and_check("after much recycling");
 }
+
+/// An open read every slot whole, needed or not: a directory with hundreds of slots of values took minutes to open.
+#[test]
+fn an_open_reads_little_of_slots_outside_of_the_log() {
+    const HELD: u32 = 10;
+    let mut world = World::opened(9);
+    world.append_entries(1, 80, 200_000);
+    for _ in 0..2 {
+        world.append_entries(1, 1, 10);
+        world.settle();
+        let (at, origin) = (world.oracle.certain().last(), CheckpointOrigin::Local);
+        world.engine().checkpoint_begin(at, origin, 10, (0..HELD).collect()).unwrap();
+        world.engine().checkpoint_push(origin, &engine::fuzzing::body_of(at, 10));
+        world.engine().checkpoint_finish(origin);
+        world.turn_until("checkpoint", |world| world.checkpoint.is_some_and(|info| info.at == at));
+    }
+    world.turn_until("quiet", |world| world.disk.in_flight() == 0);
+    let report = world.open_and_check("with slots that hold values").report;
+    assert!(report.slots > 16 && report.segments == 1, "{report}");
+    // Nothing but their first two blocks of those that a checkpoint needs; of those that nobody needs, as far as a
+    // second frame may start; the log's only one and the one that was never used whole.
+    let (slot, start) = (1 << 20, 2 * 4096);
+    let unneeded = report.slots as u64 - u64::from(HELD) - 2;
+    let expected = report.slots as u64 * start + unneeded * (slot / 4 + start) + 2 * slot;
+    assert_eq!(report.bytes_scanned, expected, "{report}");
+}
