@@ -38,6 +38,7 @@ mod segment;
 mod slots;
 mod tags;
 mod tail;
+pub mod tree;
 mod types;
 
 pub use dir::DirLock;

@@ -1,0 +1,161 @@
+//! The nodes above the leaves: separators, children, and how many keys each child holds.
+
+use super::fences::Fences;
+use super::heads::{FANOUT, Heads};
+use super::key::Key;
+use super::node::{Node, WIDTH_JOINED_MAX, WIDTH_MIN, insert_tightly, trim};
+
+#[derive(Clone)]
+pub(super) struct Child<V> {
+    pub(super) node: Node<V>,
+    /// How many keys are below it.
+    pub(super) count: u64,
+}
+
+impl<V> Child<V> {
+    pub(super) fn new(node: Node<V>) -> Child<V> {
+        Child { count: node.count(), node }
+    }
+}
+
+/// One separator stands between every two children: the left one's keys are below it, the right one's are not.
+#[derive(Clone)]
+pub(super) struct Inner<V> {
+    heads: Heads,
+    separators: Vec<Key>,
+    children: Vec<Child<V>>,
+}
+
+impl<V> Inner<V> {
+    pub(super) fn new(
+        separators: Vec<Key>,
+        children: Vec<Child<V>>,
+        fences: Fences<'_>,
+    ) -> Inner<V> {
+        assert!(children.len() == separators.len() + 1);
+        Inner { heads: Heads::of(&separators, fences), separators, children }
+    }
+
+    pub(super) fn children(&self) -> &[Child<V>] {
+        &self.children
+    }
+
+    pub(super) fn into_children(self) -> Vec<Child<V>> {
+        self.children
+    }
+
+    pub(super) fn child_mut(&mut self, at: usize) -> &mut Node<V> {
+        &mut self.children[at].node
+    }
+
+    /// Which child a key belongs to.
+    #[inline]
+    pub(super) fn route(&self, key: &[u8]) -> usize {
+        self.heads.search(&self.separators, key).map_or_else(|at| at, |at| at + 1)
+    }
+
+    /// Splits off the children from `at` on, with the separator between the parts.
+    fn split(&mut self, at: usize, fences: Fences<'_>) -> (Key, Inner<V>) {
+        let children = self.children.split_off(at);
+        let separators = self.separators.split_off(at);
+        let separator = self.separators.pop().expect("a separator per child but the first");
+        trim(&mut self.children);
+        trim(&mut self.separators);
+        let (below, above) = fences.split(&separator);
+        self.heads = Heads::of(&self.separators, below);
+        let right = Inner::new(separators, children, above);
+        (separator, right)
+    }
+
+    /// Takes in what the child at `at` split off.
+    fn adopt(&mut self, at: usize, (separator, node): (Key, Node<V>)) {
+        let right = Child::new(node);
+        self.children[at].count -= right.count;
+        self.heads.insert(at, separator.as_slice());
+        insert_tightly(&mut self.separators, at, separator);
+        insert_tightly(&mut self.children, at + 1, right);
+    }
+}
+
+impl<V: Clone> Inner<V> {
+    /// As [`super::leaf::Leaf::insert`].
+    pub(super) fn insert(
+        &mut self,
+        fences: Fences<'_>,
+        key: &[u8],
+        value: V,
+    ) -> Option<(Key, Inner<V>)> {
+        let at = self.route(key);
+        let child = &mut self.children[at];
+        child.count += 1;
+        let split = child.node.insert(fences.of_child(&self.separators, at), key, value)?;
+        self.adopt(at, split);
+        if self.children.len() <= FANOUT {
+            return None;
+        }
+        // As in a leaf, but no node of one child is left, for it could not be merged.
+        let appended = fences.is_rightmost() && at == FANOUT - 1;
+        Some(self.split(if appended { FANOUT - 1 } else { FANOUT / 2 }, fences))
+    }
+
+    /// As [`super::leaf::Leaf::remove`].
+    pub(super) fn remove(&mut self, fences: Fences<'_>, key: &[u8]) -> V {
+        let at = self.route(key);
+        let child = &mut self.children[at];
+        child.count -= 1;
+        let value = child.node.remove(fences.of_child(&self.separators, at), key);
+        if child.node.width() < WIDTH_MIN {
+            self.widen(at, fences);
+        }
+        value
+    }
+
+    /// As [`super::leaf::Leaf::join`]; the separator that stood between the two comes down.
+    pub(super) fn join(
+        &mut self,
+        separator: Key,
+        mut right: Inner<V>,
+        fences: Fences<'_>,
+    ) -> Option<(Key, Inner<V>)> {
+        self.separators.reserve_exact(1 + right.separators.len());
+        self.separators.push(separator);
+        self.separators.append(&mut right.separators);
+        self.children.reserve_exact(right.children.len());
+        self.children.append(&mut right.children);
+        if self.children.len() > WIDTH_JOINED_MAX {
+            return Some(self.split(self.children.len() / 2, fences));
+        }
+        self.heads = Heads::of(&self.separators, fences);
+        None
+    }
+
+    /// Merges the child at `at` with a sibling, or levels the two.
+    fn widen(&mut self, at: usize, fences: Fences<'_>) {
+        let left = at.saturating_sub(1);
+        let separator = self.separators.remove(left);
+        self.heads.remove(left);
+        let right = self.children.remove(left + 1);
+        let child = &mut self.children[left];
+        child.count += right.count;
+        let within = fences.of_child(&self.separators, left);
+        if let Some(split) = child.node.join(separator, right.node, within) {
+            self.adopt(left, split);
+        }
+        trim(&mut self.separators);
+        trim(&mut self.children);
+    }
+}
+
+#[cfg(test)]
+impl<V> Inner<V> {
+    pub(super) fn check(&self, fences: Fences<'_>) {
+        self.heads.check(&self.separators, fences);
+        assert!(self.children.len() == self.separators.len() + 1);
+        assert!((2..=FANOUT).contains(&self.children.len()));
+        for (at, child) in self.children.iter().enumerate() {
+            assert_eq!(child.count, child.node.count());
+            assert_ne!(child.count, 0);
+            child.node.check(fences.of_child(&self.separators, at));
+        }
+    }
+}
