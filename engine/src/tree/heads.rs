@@ -35,9 +35,9 @@ impl Heads {
         let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else {
             return heads;
         };
-        let fenced = fences.shared_bytes();
-        let shared = fenced.unwrap_or_else(|| first.key().shared_bytes(last.key()));
-        heads.fenced = fenced.is_some();
+        let between = fences.shared_bytes();
+        let shared = between.unwrap_or_else(|| first.key().shared_bytes(last.key()));
+        heads.fenced = between.is_some();
         heads.skip = u16::try_from(shared).unwrap_or(u16::MAX);
         for (place, item) in heads.lines.as_flattened_mut().iter_mut().zip(sorted) {
             *place = word(item.key().as_slice(), heads.skip.into());
