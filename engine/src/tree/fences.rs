@@ -1,6 +1,6 @@
 //! What is known of every key that reaches a node.
 
-use super::key::{Key, common_prefix};
+use super::key::Key;
 
 /// The separators around a node: `low <= key < high`, unbounded where there is none.
 #[derive(Clone, Copy)]
@@ -27,12 +27,9 @@ impl<'a> Fences<'a> {
         )
     }
 
-    /// How many bytes every key between the fences is known to begin with.
-    pub(super) fn shared_bytes(self) -> usize {
-        match (self.low, self.high) {
-            (Some(low), Some(high)) => common_prefix(low.as_slice(), high.as_slice()),
-            _ => 0,
-        }
+    /// How many bytes every key between the fences is known to begin with. Nothing is known at the edges of the tree.
+    pub(super) fn shared_bytes(self) -> Option<usize> {
+        Some(self.low?.shared_bytes(self.high?))
     }
 
     /// Whether nothing in the tree comes after the node.

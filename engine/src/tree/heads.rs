@@ -2,9 +2,14 @@
 
 use super::fences::Fences;
 use super::key::Keyed;
+use std::cmp::Ordering;
 
 /// How many items a leaf holds at most, and how many children an inner node.
 pub(super) const FANOUT: usize = 64;
+
+/// As many heads as a cache line holds.
+const LINE: usize = 8;
+const _: () = assert!(FANOUT.is_multiple_of(LINE));
 
 /// Places beyond the last key: never below any key's head.
 const VACANT: u64 = u64::MAX;
@@ -12,65 +17,104 @@ const VACANT: u64 = u64::MAX;
 /// The heads of a node's keys, in order.
 #[derive(Clone)]
 pub(super) struct Heads {
-    /// Every key that reaches the node is known to share this many bytes, which are left out of the heads. It may be
-    /// fewer than the fences allow, never more.
-    skip: usize,
-    words: [u64; FANOUT],
+    /// All the node's keys share this many bytes, which are left out of the heads. It may be fewer than they do share.
+    skip: u16,
+    /// Whether every key that is looked for shares them too. Only a node at an edge of the tree has to compare them.
+    fenced: bool,
+    lines: [[u64; LINE]; FANOUT / LINE],
 }
 
 impl Heads {
-    pub(super) const EMPTY: Heads = Heads { skip: 0, words: [VACANT; FANOUT] };
+    pub(super) const EMPTY: Heads =
+        Heads { skip: 0, fenced: true, lines: [[VACANT; LINE]; FANOUT / LINE] };
 
     /// The heads of `sorted`, for a node with these fences.
     pub(super) fn of<T: Keyed>(sorted: &[T], fences: Fences<'_>) -> Heads {
         assert!(sorted.len() <= FANOUT);
-        let skip = fences.shared_bytes();
-        let mut words = [VACANT; FANOUT];
-        for (place, item) in words.iter_mut().zip(sorted) {
-            *place = word(item.key().as_slice(), skip);
+        let mut heads = Heads::EMPTY;
+        let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else {
+            return heads;
+        };
+        let between = fences.shared_bytes();
+        let shared = between.unwrap_or_else(|| first.key().shared_bytes(last.key()));
+        heads.fenced = between.is_some();
+        heads.skip = u16::try_from(shared).unwrap_or(u16::MAX);
+        for (place, item) in heads.lines.as_flattened_mut().iter_mut().zip(sorted) {
+            *place = word(item.key().as_slice(), heads.skip.into());
         }
-        Heads { skip, words }
+        heads
     }
 
     /// Where `key` is in `sorted`, whose heads these are, or where it would have to be inserted.
     #[inline]
     pub(super) fn search<T: Keyed>(&self, sorted: &[T], key: &[u8]) -> Result<usize, usize> {
-        let target = word(key, self.skip);
-        // No branch depends on a head: the cache lines load together and nothing is mispredicted.
-        let below =
-            self.words.iter().fold(0_usize, |n, head| n.wrapping_add(usize::from(*head < target)));
-        let alike = self.words[below..].iter().take_while(|head| **head == target).count();
+        let Some(own) = sorted.first() else {
+            return Err(0);
+        };
+        if !self.fenced {
+            match self.compare_prefix(own, key) {
+                Ordering::Less => return Err(0),
+                Ordering::Greater => return Err(sorted.len()),
+                Ordering::Equal => {}
+            }
+        }
+        let target = word(key, self.skip.into());
+        let below = self.count_below(target);
+        let alike = self.lines.as_flattened()[below..].iter().take_while(|head| **head == target);
         // A vacant place looks like a head of ones.
-        let end = sorted.len().min(below + alike);
+        let end = sorted.len().min(below + alike.count());
         match sorted[below..end].binary_search_by(|item| item.key().as_slice().cmp(key)) {
             Ok(at) => Ok(below + at),
             Err(at) => Err(below + at),
         }
     }
 
-    /// Makes room for a key at `at`.
-    ///
-    /// Requires: fewer than `FANOUT` keys.
-    pub(super) fn insert(&mut self, at: usize, key: &[u8]) {
-        self.words.copy_within(at..FANOUT - 1, at + 1);
-        self.words[at] = word(key, self.skip);
+    /// Takes in the head of the key that has been inserted at `at`.
+    pub(super) fn insert<T: Keyed>(&mut self, at: usize, sorted: &[T], fences: Fences<'_>) {
+        let key = sorted[at].key().as_slice();
+        let other = sorted.get(usize::from(at == 0));
+        if !self.fenced && other.is_none_or(|other| self.compare_prefix(other, key).is_ne()) {
+            *self = Heads::of(sorted, fences);
+            return;
+        }
+        let words = self.lines.as_flattened_mut();
+        words.copy_within(at..FANOUT - 1, at + 1);
+        words[at] = word(key, self.skip.into());
     }
 
     pub(super) fn remove(&mut self, at: usize) {
-        self.words.copy_within(at + 1.., at);
-        self.words[FANOUT - 1] = VACANT;
+        let words = self.lines.as_flattened_mut();
+        words.copy_within(at + 1.., at);
+        words[FANOUT - 1] = VACANT;
+    }
+
+    /// No branch depends on a head, so nothing is mispredicted, and looking at one head of each line first loads all
+    /// lines at once.
+    #[inline]
+    fn count_below(&self, target: u64) -> usize {
+        let count = |count: usize, head: &u64| count.wrapping_add(usize::from(*head < target));
+        let line = self.lines.iter().map(|line| &line[0]).fold(0, count).saturating_sub(1);
+        self.lines[line].iter().fold(line * LINE, count)
+    }
+
+    /// How the beginning of `key` compares with what the node's keys begin with, of which `own` is one.
+    fn compare_prefix<T: Keyed>(&self, own: &T, key: &[u8]) -> Ordering {
+        let skip = usize::from(self.skip);
+        key.get(..skip).unwrap_or(key).cmp(&own.key().as_slice()[..skip])
     }
 
     #[cfg(test)]
     pub(super) fn check<T: Keyed>(&self, sorted: &[T], fences: Fences<'_>) {
-        assert!(self.skip <= fences.shared_bytes());
+        let skip = usize::from(self.skip);
         assert!(sorted.is_sorted_by(|a, b| a.key().as_slice() < b.key().as_slice()));
-        for (at, head) in self.words.iter().enumerate() {
-            let expected = sorted.get(at).map_or(VACANT, |i| word(i.key().as_slice(), self.skip));
+        assert!(!self.fenced || skip <= fences.shared_bytes().unwrap_or(0));
+        for (at, head) in self.lines.as_flattened().iter().enumerate() {
+            let expected = sorted.get(at).map_or(VACANT, |item| word(item.key().as_slice(), skip));
             assert_eq!(*head, expected);
         }
         for item in sorted {
             let key = item.key().as_slice();
+            assert!(self.compare_prefix(&sorted[0], key).is_eq());
             assert!(fences.low.is_none_or(|low| low.as_slice() <= key));
             assert!(fences.high.is_none_or(|high| key < high.as_slice()));
         }

@@ -68,11 +68,11 @@ impl<V> Inner<V> {
     }
 
     /// Takes in what the child at `at` split off.
-    fn adopt(&mut self, at: usize, (separator, node): (Key, Node<V>)) {
+    fn adopt(&mut self, at: usize, (separator, node): (Key, Node<V>), fences: Fences<'_>) {
         let right = Child::new(node);
         self.children[at].count -= right.count;
-        self.heads.insert(at, separator.as_slice());
         insert_tightly(&mut self.separators, at, separator);
+        self.heads.insert(at, &self.separators, fences);
         insert_tightly(&mut self.children, at + 1, right);
     }
 }
@@ -89,7 +89,7 @@ impl<V: Clone> Inner<V> {
         let child = &mut self.children[at];
         child.count += 1;
         let split = child.node.insert(fences.of_child(&self.separators, at), key, value)?;
-        self.adopt(at, split);
+        self.adopt(at, split, fences);
         if self.children.len() <= FANOUT {
             return None;
         }
@@ -139,7 +139,7 @@ impl<V: Clone> Inner<V> {
         child.count += right.count;
         let within = fences.of_child(&self.separators, left);
         if let Some(split) = child.node.join(separator, right.node, within) {
-            self.adopt(left, split);
+            self.adopt(left, split, fences);
         }
         trim(&mut self.separators);
         trim(&mut self.children);

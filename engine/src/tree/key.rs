@@ -29,6 +29,11 @@ impl Key {
         Key::new(&high[..=common_prefix(low, high)])
     }
 
+    /// How many bytes two keys begin with alike.
+    pub(super) fn shared_bytes(&self, other: &Key) -> usize {
+        common_prefix(self.as_slice(), other.as_slice())
+    }
+
     #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
@@ -49,8 +54,7 @@ impl Keyed for Key {
     }
 }
 
-/// How many bytes two keys begin with alike.
-pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 

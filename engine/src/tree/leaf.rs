@@ -57,7 +57,7 @@ impl<V> Leaf<V> {
         let at = self.search(key).expect_err("the key is absent");
         insert_tightly(&mut self.items, at, Item { key: Key::new(key), value });
         if self.items.len() <= FANOUT {
-            self.heads.insert(at, key);
+            self.heads.insert(at, &self.items, fences);
             return None;
         }
         // Ascending keys leave full leaves behind.

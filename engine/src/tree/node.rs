@@ -80,14 +80,16 @@ impl<V> Node<V> {
         let mut path = Path([0; HEIGHT_MAX]);
         let mut node = self;
         for step in &mut path.0 {
-            let at = match node {
-                Node::Inner(inner) => inner.route(key),
-                Node::Leaf(leaf) => leaf.search(key).ok()?,
-            };
-            *step = u8::try_from(at).expect("below the fanout");
             match node {
-                Node::Inner(inner) => node = &inner.children()[at].node,
-                Node::Leaf(_) => return Some(path),
+                Node::Inner(inner) => {
+                    let at = inner.route(key);
+                    *step = place(at);
+                    node = &inner.children()[at].node;
+                }
+                Node::Leaf(leaf) => {
+                    *step = place(leaf.search(key).ok()?);
+                    return Some(path);
+                }
             }
         }
         unreachable!("higher than any tree");
@@ -225,6 +227,10 @@ pub(super) fn trim<T>(places: &mut Vec<T>) {
     if places.capacity() >= places.len() + 2 * GROWTH {
         places.shrink_to(places.len().next_multiple_of(GROWTH));
     }
+}
+
+fn place(at: usize) -> u8 {
+    u8::try_from(at).expect("below the fanout")
 }
 
 fn count<V>(children: &[Child<V>]) -> u64 {
