@@ -1,7 +1,7 @@
 //! The load generator: drives a cluster with a closed or an open loop, measures, and records histories.
 //!
 //! A run is a fixed number of [`lane`]s, one task and one connection each; a lane keeps a number of slots busy
-//! with a [`job`]: preparing keys ([`sweep`]), the load on keys ([`load`]) or on locks ([`locks`]). Nothing is
+//! with a [`job`]: preparing keys ([`sweep`]), the load on keys ([`load`]) or on locks ([`locks`]), a whole data set ([`whole`]). Nothing is
 //! shared while the load runs but a counter and who leads. [`run`] puts it together.
 
 #![forbid(unsafe_code)]
@@ -26,3 +26,4 @@ pub mod run;
 pub mod scribe;
 pub mod sweep;
 pub mod tally;
+pub mod whole;

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use bench::error::Error;
 use bench::judge::{Judgement, judge};
-use bench::options::{CheckOptions, Cli, Command, RunOptions};
+use bench::options::{CheckOptions, Cli, Command, RunOptions, WholeOptions};
 use bench::run::run;
+use bench::whole::{self, Act};
 use clap::Parser;
 use tests::check::Verdict;
 
@@ -16,6 +17,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(options) => run_and_report(options),
         Command::Check(options) => check_and_report(&options),
+        Command::Fill(options) => go_over_and_report(options, Act::Fill),
+        Command::Verify(options) => go_over_and_report(options, Act::Verify),
     };
     match result {
         Ok(code) => code,
@@ -36,6 +39,17 @@ fn run_and_report(options: RunOptions) -> Result<ExitCode, Error> {
         print(report.to_string().trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn go_over_and_report(options: WholeOptions, act: Act) -> Result<ExitCode, Error> {
+    let plan = options.plan(act)?;
+    let report = whole::run(&plan)?;
+    if plan.json {
+        print(&serde_json::to_string(&report).expect("a report is plain data"))?;
+    } else {
+        print(&report.to_string())?;
+    }
+    Ok(if report.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn check_and_report(options: &CheckOptions) -> Result<ExitCode, Error> {

@@ -49,6 +49,16 @@ impl Values {
     }
 }
 
+/// The value of key number `index` in the data set of a seed.
+pub fn value_of(index: u64, seed: u64, value_bytes: usize, value: &mut Vec<u8>) {
+    let mut random = Random::new(seed, index);
+    value.clear();
+    while value.len() < value_bytes {
+        value.extend_from_slice(&random.next_u64().to_le_bytes());
+    }
+    value.truncate(value_bytes);
+}
+
 /// The text of a value that nobody else writes: the client's number, its operation's number, and a filling.
 pub fn unique_value(client: u64, seq: u64, value_bytes: usize) -> String {
     let mut value = format!("{client}-{seq}");
@@ -78,6 +88,19 @@ mod tests {
             let other = values.draw(&mut random).to_vec();
             assert!(value_bytes < 8 || values.draw(&mut random) != other);
         }
+    }
+
+    #[test]
+    fn the_value_of_a_key_follows_from_seed_and_number() {
+        let value = |index, seed| {
+            let mut value = vec![1];
+            value_of(index, seed, 13, &mut value);
+            value
+        };
+        assert_eq!(value(7, 1), value(7, 1));
+        assert_eq!(value(7, 1).len(), 13);
+        assert_ne!(value(7, 1), value(8, 1));
+        assert_ne!(value(7, 1), value(7, 2));
     }
 
     #[test]

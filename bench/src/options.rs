@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
+use crate::whole::Act;
 
 /// Drives a cluster and measures it.
 #[derive(Debug, Parser)]
@@ -21,6 +22,13 @@ pub enum Command {
     /// Put a load on a cluster and report throughput and latency
     #[command(after_help = RUN_HELP)]
     Run(RunOptions),
+    /// Write every key of a data set once, in order
+    #[command(after_help = WHOLE_HELP)]
+    Fill(WholeOptions),
+    /// Read a data set back that `fill` wrote, in order, and compare every byte
+    ///
+    /// Exits with 0 when all of it is there, with 1 when not.
+    Verify(WholeOptions),
     /// Check a history that `run --history` wrote: is it linearizable, do its locks exclude each other?
     ///
     /// Exits with 0 when it is, with 1 when it is not or when nothing could be shown.
@@ -112,6 +120,95 @@ pub struct RunOptions {
     /// Write every operation to this file, as one JSON object a line, for `check`
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
+}
+
+const WHOLE_HELP: &str = "\
+Examples:
+  holdfast-bench fill --keys 20000000 --value-bytes 1024
+  holdfast-bench verify --keys 20000000 --value-bytes 1024
+      20 GB, and whether each byte of it is there; both print the rate of every tenth";
+
+/// Options of `fill` and `verify`.
+#[derive(Debug, Clone, Args)]
+pub struct WholeOptions {
+    /// Nodes to begin with, host:port, separated by commas; the leader is found from any of them
+    #[arg(
+        long,
+        env = "HOLDFAST_ENDPOINTS",
+        value_name = "ADDR,…",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7400"
+    )]
+    pub endpoints: Vec<String>,
+
+    /// Keys of the data set
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000_000_000))]
+    pub keys: u64,
+
+    /// Bytes of a value
+    #[arg(long, value_name = "V", default_value_t = 1024)]
+    pub value_bytes: usize,
+
+    /// TCP connections
+    #[arg(long, value_name = "C", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: u32,
+
+    /// Requests in flight per connection [default: 256 to fill, 4 to verify]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub inflight: Option<u32>,
+
+    /// Seconds after which a request without an answer is given up, and its connection with it
+    #[arg(long, value_name = "S", default_value_t = 30.0)]
+    pub timeout: f64,
+
+    /// Seed of all values
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Print one JSON line instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `fill` or `verify`, checked.
+#[derive(Debug, Clone)]
+pub struct WholePlan {
+    /// What to do.
+    pub act: Act,
+    /// Nodes to begin with.
+    pub endpoints: Vec<String>,
+    /// Keys of the data set.
+    pub keys: u64,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+    /// Connections.
+    pub lanes: u32,
+    /// Requests in flight per connection.
+    pub inflight: u32,
+    /// Nanoseconds after which a request is given up.
+    pub timeout_ns: u64,
+    /// Seed of all values.
+    pub seed: u64,
+    /// Print one JSON line instead of a table.
+    pub json: bool,
+}
+
+impl WholeOptions {
+    /// Checks the options together.
+    pub fn plan(self, act: Act) -> Result<WholePlan, Error> {
+        let inflight = self.inflight.unwrap_or(if act == Act::Fill { 256 } else { 4 });
+        Ok(WholePlan {
+            act,
+            endpoints: endpoints(&self.endpoints)?,
+            keys: self.keys,
+            value_bytes: value_bytes(self.value_bytes)?,
+            lanes: self.connections,
+            inflight,
+            timeout_ns: ns("--timeout", self.timeout, true)?,
+            seed: self.seed,
+            json: self.json,
+        })
+    }
 }
 
 /// Options of `check`.
@@ -206,11 +303,8 @@ impl RunOptions {
         if is_recorded && self.op == OpKind::Range {
             return Err(usage("ranges cannot be recorded; use another --op with --history"));
         }
-        let value_bytes = self.value_bytes.unwrap_or(if is_recorded { 0 } else { 256 });
-        if value_bytes > protocol::VALUE_BYTES_MAX {
-            let max = protocol::VALUE_BYTES_MAX;
-            return Err(usage(format!("--value-bytes {value_bytes} exceeds the limit of {max}")));
-        }
+        let value_bytes =
+            value_bytes(self.value_bytes.unwrap_or(if is_recorded { 0 } else { 256 }))?;
         Ok(Plan {
             endpoints: endpoints(&self.endpoints)?,
             op: self.op,
@@ -237,6 +331,15 @@ impl RunOptions {
 
 fn usage(message: impl Into<String>) -> Error {
     Error::Usage(message.into())
+}
+
+/// A length that the protocol takes.
+fn value_bytes(given: usize) -> Result<usize, Error> {
+    let max = protocol::VALUE_BYTES_MAX;
+    if given > max {
+        return Err(usage(format!("--value-bytes {given} exceeds the limit of {max}")));
+    }
+    Ok(given)
 }
 
 /// The endpoints without blanks; each must be `host:port`.
@@ -275,7 +378,7 @@ mod tests {
         let words = ["holdfast-bench", "run"].iter().chain(arguments);
         match Cli::try_parse_from(words).unwrap().command {
             Command::Run(options) => options.plan(),
-            Command::Check(_) => unreachable!(),
+            Command::Check(_) | Command::Fill(_) | Command::Verify(_) => unreachable!(),
         }
     }
 

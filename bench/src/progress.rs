@@ -31,6 +31,20 @@ pub async fn show_keys(shared: Arc<Shared>, what: &'static str, keys: u64) {
     }
 }
 
+/// When each tenth of `keys` was done, in nanoseconds.
+pub async fn tenths(shared: Arc<Shared>, keys: u64) -> Vec<u64> {
+    let mut times = Vec::new();
+    let mut look = interval(LOOK_EVERY);
+    while times.len() < 10 {
+        look.tick().await;
+        let (now, done) = (shared.clock.now_ns(), shared.ops.load(Ordering::Relaxed));
+        while times.len() < 10 && done >= keys * (times.len() as u64 + 1) / 10 {
+            times.push(now);
+        }
+    }
+    times
+}
+
 /// Watches the run until the end of `window`. Answers the longest time within it without an operation done, in
 /// nanoseconds.
 pub async fn watch(shared: Arc<Shared>, window: Window) -> u64 {

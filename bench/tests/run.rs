@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bench::error::Error;
 use bench::judge::judge;
+use bench::material::key;
 use bench::options::{CheckOptions, Cli, Command};
 use bench::report::Report;
+use bench::whole::{Act, WholeReport};
 use bytes::{Bytes, BytesMut};
 use clap::Parser;
 use parking_lot::Mutex;
 use protocol::{
-    Expect, HANDSHAKE_BODY_BYTES_MAX, Hello, Item, LeaderHint, Limits, Request, Response, Welcome,
-    frame,
+    Expect, HANDSHAKE_BODY_BYTES_MAX, Hello, Item, LeaderHint, Limits, RangeItem, Request,
+    Response, Welcome, frame,
 };
 use tests::check::Verdict;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -140,6 +142,23 @@ impl Store {
                 }
                 Response::CompareAndSet { revision: *revision, swapped, mod_revision: *revision }
             }
+            Request::Range { range, .. } => {
+                let end = range.end.expect("no run reads without an end");
+                let mut found = keys.range(range.start..end);
+                // Small pages, so that a stretch takes several.
+                let items = found.by_ref().take(7).map(|(key, value)| RangeItem {
+                    key: key.clone(),
+                    item: Item {
+                        value: value.clone(),
+                        create_revision: 1,
+                        mod_revision: 1,
+                        version: 1,
+                        session: 0,
+                    },
+                });
+                let items = items.collect();
+                Response::Range { revision: *revision, items, more: found.next().is_some() }
+            }
             other => panic!("no run of these tests asks for {other:?}"),
         }
     }
@@ -156,7 +175,21 @@ fn run(endpoint: SocketAddr, options: &[&str]) -> Result<Report, Error> {
     let words = ["holdfast-bench", "run", "--endpoints", &endpoint, "--warmup", "0"];
     match Cli::try_parse_from(words.iter().chain(options)).expect("the options are good").command {
         Command::Run(options) => bench::run::run(options.plan()?),
-        Command::Check(_) => unreachable!("the word was run"),
+        Command::Check(_) | Command::Fill(_) | Command::Verify(_) => {
+            unreachable!("the word was run")
+        }
+    }
+}
+
+/// Fills or verifies a thousand keys with values of ten bytes.
+fn go_over(endpoint: SocketAddr, act: Act) -> Result<WholeReport, Error> {
+    let endpoint = endpoint.to_string();
+    let word = if act == Act::Fill { "fill" } else { "verify" };
+    let words = ["holdfast-bench", word, "--endpoints", &endpoint, "--keys", "1000"];
+    let words = words.into_iter().chain(["--value-bytes", "10"]);
+    match Cli::try_parse_from(words).expect("the options are good").command {
+        Command::Fill(options) | Command::Verify(options) => bench::whole::run(&options.plan(act)?),
+        Command::Run(_) | Command::Check(_) => unreachable!("the word was another"),
     }
 }
 
@@ -175,6 +208,26 @@ fn the_leader_that_an_endpoint_names_is_the_one_that_is_driven() {
     let report = run(follower, &["--op", "put", "--seconds", "0.2", "--inflight", "3"]).unwrap();
     assert!(report.ops > 0);
     assert_eq!((report.errors, report.reconnects), (0, 0));
+}
+
+#[test]
+fn what_was_filled_is_verified_and_a_key_that_is_missing_or_differs_is_named() {
+    let nodes = Nodes::new();
+    let store: Arc<Store> = Arc::default();
+    let node = nodes.start(None, obliging(&store));
+    assert_eq!(go_over(node, Act::Fill).unwrap().keys, 1_000);
+    let all = go_over(node, Act::Verify).unwrap();
+    assert_eq!((all.keys, all.wrong, all.tenths.len()), (1_000, 0, 10));
+    let key = |index| Bytes::copy_from_slice(&key(index));
+    let damage = |keys: &mut BTreeMap<Bytes, Bytes>| {
+        keys.remove(&key(999));
+        keys.remove(&key(20));
+        keys.insert(key(500), Bytes::from_static(b"0123456789"));
+        keys.insert(Bytes::from_static(b"bench/000000000000000300x"), Bytes::new());
+    };
+    damage(&mut store.0.lock().1);
+    let some = go_over(node, Act::Verify).unwrap();
+    assert_eq!((some.keys, some.wrong, some.first_wrong), (997, 3, Some(20)));
 }
 
 #[test]
