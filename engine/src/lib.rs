@@ -127,7 +127,7 @@ mod values;
 pub use dir::DirLock;
 pub use engine::Engine;
 pub use error::{Check, CheckpointError, Damage, EngineError, OpenError, Proof, ReadError};
-pub use opening::{Opened, open};
+pub use opening::{CheckpointSink, Opened, open, open_with};
 pub use options::Options;
 pub use pins::Pin;
 pub use recovery::TornTail;

@@ -41,16 +41,44 @@ pub struct Opened<D: Disk> {
     pub recovered: Recovered,
 }
 
+/// Takes the newest sound checkpoint while an open reads it, so that it is read once.
+pub trait CheckpointSink {
+    /// The body of this checkpoint follows. What came before is to be forgotten: it was damaged further on.
+    fn begin(&mut self, info: &CheckpointInfo);
+
+    /// The next bytes of the body, verified on their own; that all of them are sound is known when the open has ended.
+    fn push(&mut self, body: &[u8]);
+}
+
+/// Has no use for a checkpoint.
+struct Nobody;
+
+impl CheckpointSink for Nobody {
+    fn begin(&mut self, _: &CheckpointInfo) {}
+    fn push(&mut self, _: &[u8]) {}
+}
+
+/// [`open_with`] without anybody who takes the checkpoint; see [`Engine::load_checkpoint`].
+pub fn open<D: Disk>(
+    disk: D,
+    dir_for_messages: &Path,
+    options: Options,
+    identity: Identity,
+) -> Result<Opened<D>, OpenError> {
+    open_with(disk, dir_for_messages, options, identity, &mut Nobody)
+}
+
 /// Opens the directory of `disk`, which the caller has locked ([`crate::DirLock`]), and creates what is missing.
-/// `dir_for_messages` names it. Blocks.
+/// `dir_for_messages` names it; `sink` is given the newest checkpoint, the one that [`Recovered`] names. Blocks.
 ///
 /// Errors: one that speaks of what the directory holds leaves it as it was. [`OpenError::NoSpace`] of a first open and
 /// [`OpenError::Io`] may leave files half made, which the next open removes or goes on from.
-pub fn open<D: Disk>(
+pub fn open_with<D: Disk>(
     mut disk: D,
     dir_for_messages: &Path,
     options: Options,
     identity: Identity,
+    sink: &mut dyn CheckpointSink,
 ) -> Result<Opened<D>, OpenError> {
     options.validate()?;
     let dir = dir_for_messages.display().to_string();
@@ -62,7 +90,7 @@ pub fn open<D: Disk>(
     };
     let (mut meta, created) = opening.meta(&options, identity)?;
     let mut files = opening.slots(&meta)?;
-    let checkpoints = opening.checkpoints(&meta)?;
+    let checkpoints = opening.checkpoints(&meta, sink)?;
     let log = opening.recover(&meta, &files, &checkpoints)?;
     let kept = opening.settle(checkpoints, &log)?;
     if files.is_empty() {
@@ -229,7 +257,11 @@ impl Opening<'_> {
     }
 
     /// Reads the newest checkpoints until two are good, the first of them whole.
-    fn checkpoints(&mut self, meta: &Meta) -> Result<Checkpoints, OpenError> {
+    fn checkpoints(
+        &mut self,
+        meta: &Meta,
+        sink: &mut dyn CheckpointSink,
+    ) -> Result<Checkpoints, OpenError> {
         let mut found = Checkpoints::default();
         let mut indices = Vec::new();
         for name in self.io.list(CHECKPOINT_DIR)? {
@@ -247,7 +279,8 @@ impl Opening<'_> {
                 found.superseded.push(checkpoint_path(index));
                 continue;
             }
-            let extent = if found.good.is_empty() { Extent::Whole } else { Extent::Ends };
+            let extent =
+                if found.good.is_empty() { Extent::Whole(&mut *sink) } else { Extent::Ends };
             match self.checkpoint(meta, index, extent)? {
                 Ok(kept) => found.good.push(kept),
                 Err(check) => found.bad.push((index, check)),
@@ -261,7 +294,7 @@ impl Opening<'_> {
         &mut self,
         meta: &Meta,
         index: u64,
-        extent: Extent,
+        extent: Extent<'_>,
     ) -> Result<Result<Kept, Check>, OpenError> {
         let path = checkpoint_path(index);
         let (file, bytes) = self.io.open(&path)?;
@@ -283,7 +316,7 @@ impl Opening<'_> {
         index: u64,
         file: FileId,
         file_bytes: u64,
-        extent: Extent,
+        extent: Extent<'_>,
     ) -> Result<Kept, Unusable> {
         let mut bytes = Vec::new();
         self.io.read_whole(file, 0, CHECKPOINT_HEADER_BYTES as u64, &mut bytes)?;
@@ -292,10 +325,14 @@ impl Opening<'_> {
             return Err(Check::Address.into());
         }
         match extent {
-            Extent::Whole => {
+            Extent::Whole(sink) => {
                 let mut verifier = Verifier::new(header, checksum);
                 let stored = header.info.stored_bytes();
-                verify(&mut self.io, file, &mut verifier, stored, &mut |_| Ok(()))?;
+                sink.begin(&header.info);
+                verify(&mut self.io, file, &mut verifier, stored, &mut |body| {
+                    sink.push(body);
+                    Ok(())
+                })?;
             }
             Extent::Ends => {
                 let offset = footer_offset(header.info.stored_bytes());
@@ -411,9 +448,9 @@ impl Opening<'_> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Whole,
+enum Extent<'a> {
+    /// All of it, given to somebody.
+    Whole(&'a mut dyn CheckpointSink),
     /// Header and footer.
     Ends,
 }

@@ -141,6 +141,10 @@ impl Raft {
             config,
         };
         raft.reset_election_timer();
+        if raft.peers.is_empty() {
+            // Nobody else can lead: there is nothing to wait for.
+            raft.election_at = 0;
+        }
         Ok(raft)
     }
 }

@@ -32,7 +32,7 @@ use crate::identity::{Founding, Member};
 use crate::inbox::Inbox;
 use crate::listener::{self, Phase};
 use crate::peer::{Links, PeerEvent};
-use crate::replica::{Input, Outbox, Replica, ReplicaError, ReplicaOptions};
+use crate::replica::{Input, Loader, Outbox, Replica, ReplicaError, ReplicaOptions};
 use crate::shutdown::Stop;
 
 /// How long a stopping node lets its connections write their last answers.
@@ -291,15 +291,16 @@ impl Starter {
         let identity = identity(self.config.id)?;
         let options = engine_options(&self.config)?;
         self.entry_bytes_max = entry_bytes_max(&self.config, &options)?;
-        let opened = engine::open(disk, &path, options, identity)?;
+        let mut loader = Loader::on_a_thread();
+        let opened = engine::open_with(disk, &path, options, identity, &mut loader)?;
         tracing::info!(report = %opened.recovered.report, "log open");
-        self.serve(opened.engine, &opened.recovered)
+        self.serve(opened.engine, (&opened.recovered, loader))
     }
 
     fn serve(
         mut self,
         mut engine: Engine<AnyDisk>,
-        recovered: &Recovered,
+        recovered: (&Recovered, Loader),
     ) -> Result<(), NodeError> {
         let inbox = Arc::new(Inbox::new(engine.waker()));
         let founder = Arc::new(Mutex::new(self.founder(&engine)?));

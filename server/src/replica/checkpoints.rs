@@ -141,6 +141,7 @@ impl Checkpointer {
             self.failed(state, now);
             return;
         }
+        tracing::info!(index = at.index, bytes = announced, "checkpoint begun");
         let mut head = Vec::new();
         encode_head(meta, &mut head);
         engine.checkpoint_push(CheckpointOrigin::Local, &head);

@@ -43,7 +43,7 @@ mod values;
 mod waiters;
 
 pub use input::{AcquireWait, Answer, ClientId, Input, Outbox, Proposal, ReplyTo, Room};
-pub use restore::{BodyError, BodyReader};
+pub use restore::{BodyError, BodyReader, Loader};
 
 use checkpoints::Checkpointer;
 use peers::Peers;
@@ -61,6 +61,9 @@ const CREDIT_BYTES: u32 = 32 << 20;
 
 /// What a node without room grants: entries that free space must get through.
 const CREDIT_LOW_BYTES: u32 = 64 << 10;
+
+/// About so many bytes of old entries are applied in one turn after a start.
+const REPLAY_BYTES: u64 = 1 << 20;
 
 /// How long a stopping node waits for what it has proposed.
 const DRAIN_US: u64 = 500_000;
@@ -133,6 +136,10 @@ pub struct Replica<D: Disk, O: Outbox> {
     out: O,
     /// The last applied entry.
     applied: LogId,
+    /// What the log held when it was opened: until it is applied, this node only catches up.
+    replay_upto: LogIndex,
+    /// The last turn has applied some of that.
+    has_replayed: bool,
     /// Committed and not applied yet: their place in the log or a value that they compare is not known.
     committed: VecDeque<Batch>,
     values: Values,
@@ -167,15 +174,15 @@ enum Stop {
 }
 
 impl<D: Disk, O: Outbox> Replica<D, O> {
-    /// Brings the stored state into memory. `membership` is the founding one.
+    /// Goes on from what an open found; `loader` was its sink. `membership` is the founding one.
     pub fn new(
         options: ReplicaOptions,
-        mut engine: Engine<D>,
-        recovered: &Recovered,
+        engine: Engine<D>,
+        (recovered, loader): (&Recovered, Loader),
         membership: Membership,
         out: O,
     ) -> Result<Replica<D, O>, ReplicaError> {
-        let (snapshot, state) = load_state(&mut engine, recovered, membership.clone())?;
+        let (snapshot, state) = load_state(loader, recovered, membership.clone())?;
         let applied = snapshot.last;
         let stored = stored_of(recovered, snapshot);
         let raft = Raft::recover(options.raft.clone(), stored, options.seed)?;
@@ -185,6 +192,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             state: Arc::new(RwLock::new(state)),
             out,
             applied,
+            replay_upto: LogIndex(recovered.last.index),
+            has_replayed: false,
             committed: VecDeque::new(),
             values: Values::default(),
             membership,
@@ -274,11 +283,23 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         self.maybe_settle();
         self.out.flush();
         self.engine.turn(self.now.0, &mut self.events)?;
+        let before = self.applied.index;
+        if self.is_replaying() {
+            // After the turn of the log: the next entries are read while these are applied.
+            self.apply_committed(REPLAY_BYTES)?;
+        }
+        self.has_replayed = self.applied.index > before;
         Ok(())
+    }
+
+    /// Whether entries that the log held when it was opened are still to be applied.
+    fn is_replaying(&self) -> bool {
+        self.applied.index < self.replay_upto
     }
 
     fn has_work(&self) -> bool {
         !self.events.is_empty()
+            || self.has_replayed
             || self.checkpointer.is_busy(&self.engine)
             || self.receiver.as_ref().is_some_and(|receiver| receiver.is_busy(&self.engine))
     }
@@ -449,7 +470,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 self.out.send(envelope.to, envelope.link, envelope.lane, message);
             }
             self.committed.extend(ready.committed.drain(..));
-            self.apply_committed()?;
+            if !self.is_replaying() {
+                self.apply_committed(u64::MAX)?;
+            }
             for read in ready.reads.drain(..) {
                 self.reads.indexed(read);
             }
@@ -520,15 +543,18 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
     }
 
     /// Applies what is committed, up to the first entry that has no place in the log yet or compares a value that is
-    /// still read.
-    fn apply_committed(&mut self) -> Result<(), ReplicaError> {
+    /// still read, and up to about so many bytes.
+    fn apply_committed(&mut self, bytes_max: u64) -> Result<(), ReplicaError> {
         if self.committed.is_empty() {
             return Ok(());
         }
         let before = self.applied.index;
         let state = Arc::clone(&self.state);
         let mut state = state.write();
-        while let Some(batch) = self.committed.front().cloned() {
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && let Some(batch) = self.committed.front().cloned()
+        {
             let last = batch.last();
             for (index, payload) in batch.entries() {
                 let is_next = index == self.applied.index.next();
@@ -539,6 +565,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             if self.applied.index < last {
                 break;
             }
+            bytes += u64::from(batch.bytes());
             self.committed.pop_front();
         }
         drop(state);
@@ -656,7 +683,14 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             }
             EngineEvent::CheckpointDurable { origin, info } => match origin {
                 CheckpointOrigin::Installed => self.handle_installed(log_id_of(info.at)),
-                CheckpointOrigin::Local => self.handle_checkpoint(),
+                CheckpointOrigin::Local => {
+                    tracing::info!(
+                        index = info.at.index,
+                        bytes = info.body_bytes,
+                        "checkpoint durable"
+                    );
+                    self.handle_checkpoint();
+                }
             },
             // Whoever aborted it has moved on.
             EngineEvent::CheckpointFailed { error: CheckpointError::Aborted, .. } => {}
@@ -742,6 +776,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
 
     fn work_on_checkpoint(&mut self) {
         if self.receiver.is_none()
+            && (!self.is_replaying() || self.engine.room() == engine::Room::Low)
             && self.checkpointer.is_due(&self.engine, self.now)
             && self.applied.index.0 > self.newest_checkpoint()
         {
@@ -958,8 +993,8 @@ fn shutting_down(certainty: Certainty) -> protocol::Error {
     protocol::Error::new(ErrorCode::ShuttingDown, certainty, "this node is shutting down")
 }
 
-fn load_state<D: Disk>(
-    engine: &mut Engine<D>,
+fn load_state(
+    loader: Loader,
     recovered: &Recovered,
     membership: Membership,
 ) -> Result<(SnapshotMeta, State), ReplicaError> {
@@ -967,10 +1002,6 @@ fn load_state<D: Disk>(
         return Ok((SnapshotMeta { last: LogId::default(), membership }, State::new()));
     };
     let index = info.at.index;
-    let failed = |reason: String| ReplicaError::Checkpoint { index, reason };
-    let mut body = BodyReader::new();
-    engine
-        .load_checkpoint(info, &mut |bytes| body.push(bytes).map_err(|error| error.to_string()))
-        .map_err(|error| failed(error.to_string()))?;
-    body.finish(index).map_err(|error| failed(error.to_string()))
+    let failed = |error: BodyError| ReplicaError::Checkpoint { index, reason: error.to_string() };
+    loader.finish(index).map_err(failed)
 }

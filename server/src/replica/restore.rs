@@ -1,7 +1,10 @@
 //! Reads a checkpoint's or snapshot's body back: its head, then the state.
 
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::thread::JoinHandle;
+
 use bytes::Bytes;
-use engine::Location;
+use engine::{CheckpointInfo, CheckpointSink, Location};
 use raft::SnapshotMeta;
 use thiserror::Error;
 
@@ -102,6 +105,99 @@ impl BodyReader {
         }
         Ok((meta, state))
     }
+}
+
+/// Makes a state of the checkpoint that an open finds, beside that open where threads are to be had.
+pub struct Loader {
+    spawns: bool,
+    index: u64,
+    /// The piece that is being filled.
+    piece: Vec<u8>,
+    reading: Reading,
+}
+
+enum Reading {
+    Nothing,
+    Inline(Box<BodyReader>, Result<(), BodyError>),
+    Worker { pieces: SyncSender<Vec<u8>>, thread: JoinHandle<Result<BodyReader, BodyError>> },
+}
+
+/// Bytes that are handed to the worker at a time, and how many such pieces may wait for it.
+const PIECE_BYTES: usize = 1 << 20;
+const PIECES_MAX: usize = 16;
+
+impl Loader {
+    /// One that decodes on a thread of its own.
+    pub fn on_a_thread() -> Loader {
+        Loader { spawns: true, ..Loader::inline() }
+    }
+
+    /// One that starts no thread.
+    pub fn inline() -> Loader {
+        Loader { spawns: false, index: 0, piece: Vec::new(), reading: Reading::Nothing }
+    }
+
+    /// The state that was loaded, and where it was taken.
+    ///
+    /// Requires: an open with this as its sink has found the checkpoint at `index`.
+    pub fn finish(mut self, index: u64) -> Result<(SnapshotMeta, State), BodyError> {
+        assert_eq!(self.index, index, "the open has found another checkpoint");
+        self.hand_over();
+        let body = match self.reading {
+            Reading::Nothing => unreachable!("a checkpoint was begun"),
+            Reading::Inline(body, result) => {
+                result?;
+                *body
+            }
+            Reading::Worker { pieces, thread } => {
+                drop(pieces);
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+            }
+        };
+        body.finish(index)
+    }
+
+    fn hand_over(&mut self) {
+        let piece = std::mem::take(&mut self.piece);
+        match &mut self.reading {
+            Reading::Nothing => {}
+            Reading::Inline(body, result) => {
+                if result.is_ok() {
+                    *result = body.push(&piece);
+                }
+            }
+            // A worker that has met an error is gone; `finish` reports it.
+            Reading::Worker { pieces, .. } => drop(pieces.send(piece)),
+        }
+    }
+}
+
+impl CheckpointSink for Loader {
+    fn begin(&mut self, info: &CheckpointInfo) {
+        self.index = info.at.index;
+        self.piece.clear();
+        self.reading = if self.spawns {
+            let (pieces, arrived) = std::sync::mpsc::sync_channel(PIECES_MAX);
+            Reading::Worker { pieces, thread: std::thread::spawn(move || read_pieces(&arrived)) }
+        } else {
+            Reading::Inline(Box::default(), Ok(()))
+        };
+    }
+
+    fn push(&mut self, body: &[u8]) {
+        self.piece.extend_from_slice(body);
+        if self.piece.len() >= PIECE_BYTES {
+            self.hand_over();
+        }
+    }
+}
+
+fn read_pieces(arrived: &Receiver<Vec<u8>>) -> Result<BodyReader, BodyError> {
+    let mut body = BodyReader::new();
+    for piece in arrived {
+        body.push(&piece)?;
+    }
+    Ok(body)
 }
 
 impl Default for BodyReader {

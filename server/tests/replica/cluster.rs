@@ -12,7 +12,8 @@ use raft::{Lane, Link, Membership, Micros, NodeId};
 use server::identity::ClusterId;
 use server::peer_message::PeerMessage;
 use server::replica::{
-    AcquireWait, Answer, ClientId, Input, Outbox, Proposal, Replica, ReplicaOptions, ReplyTo, Room,
+    AcquireWait, Answer, ClientId, Input, Loader, Outbox, Proposal, Replica, ReplicaOptions,
+    ReplyTo, Room,
 };
 use server::state_machine::{Command, Origin, Outcome, Wait, encode_command};
 
@@ -219,7 +220,8 @@ fn member(id: u64) -> Member {
     };
     let membership = Membership { voters: (1..=3).map(NodeId).collect() };
     let (engine, recovered) = (opened.engine, opened.recovered);
-    let replica = Replica::new(options, engine, &recovered, membership, Sent::default());
+    let replica =
+        Replica::new(options, engine, (&recovered, Loader::inline()), membership, Sent::default());
     let peers = (1..=3).filter(|peer| *peer != id);
     let ups = peers.map(|peer| {
         let advertise = format!("node-{peer}");

@@ -14,7 +14,7 @@ use server::bytes_reader::Reader;
 use server::founding::Founder;
 use server::identity::{Founding, Member};
 use server::peer_message::PeerMessage;
-use server::replica::{Answer, Input, Outbox, Replica, ReplicaOptions, ReplyTo};
+use server::replica::{Answer, Input, Loader, Outbox, Replica, ReplicaOptions, ReplyTo};
 
 use super::edge::{Edge, Serving};
 use super::ground::{Event, Ground};
@@ -86,7 +86,7 @@ impl Clock {
 
 enum Phase {
     /// The log is open; the cluster is not founded yet.
-    Founding { engine: Box<Engine<Power>>, recovered: Box<Recovered> },
+    Founding { engine: Box<Engine<Power>>, recovered: Box<Recovered>, loader: Loader },
     /// It serves.
     Serving { replica: Box<Replica<Power, Sent>>, serving: Serving },
     /// Between two phases.
@@ -265,7 +265,8 @@ impl Node {
         let crashes = self.random.chance(self.plan.crash_in_start_ppm) && !ground.is_calm;
         let operations = crashes.then(|| self.random.skewed(&(1..=400)));
         let fuse = Fuse::new(operations);
-        let opened = self.open(&fuse);
+        let mut loader = Loader::inline();
+        let opened = self.open(&fuse, &mut loader);
         let opened = opened.map_err(|error| end_of(&fuse, &error))?;
         let host = host_of(self.id);
         ground.network.set_power(host, NetPower::Up);
@@ -288,6 +289,7 @@ impl Node {
             phase: Phase::Founding {
                 engine: Box::new(opened.engine),
                 recovered: Box::new(opened.recovered),
+                loader,
             },
             inbox: Vec::new(),
             turn_us: None,
@@ -302,7 +304,7 @@ impl Node {
         Ok(())
     }
 
-    fn open(&mut self, fuse: &Fuse) -> Result<engine::Opened<Power>, String> {
+    fn open(&mut self, fuse: &Fuse, loader: &mut Loader) -> Result<engine::Opened<Power>, String> {
         let options = engine::Options {
             slot_bytes: self.plan.slot_bytes,
             inflight_frames_max: self.random.index(4) + 1,
@@ -317,7 +319,7 @@ impl Node {
             log_id: self.random.next_u128(),
         };
         let power = Power::new(&self.disk, fuse.clone());
-        engine::open(power, Path::new("simulated"), options, identity)
+        engine::open_with(power, Path::new("simulated"), options, identity, loader)
             .map_err(|error| format!("open: {error}"))
     }
 
@@ -336,7 +338,7 @@ impl Node {
     /// The founding membership is known: makes it durable if it is new, and builds the replica.
     fn serve(&mut self, founding: &Founding, ground: &mut Ground) -> Result<(), End> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        let Phase::Founding { mut engine, recovered } =
+        let Phase::Founding { mut engine, recovered, loader } =
             std::mem::replace(&mut process.phase, Phase::Ended)
         else {
             unreachable!("a process founds once");
@@ -365,7 +367,8 @@ impl Node {
             seed: self.random.number(),
         };
         let membership = founding.membership();
-        let replica = Replica::new(options, *engine, &recovered, membership, Sent::default());
+        let stored = (recovered.as_ref(), loader);
+        let replica = Replica::new(options, *engine, stored, membership, Sent::default());
         let replica = replica.map_err(|error| end_of(&fuse, &error))?;
         let (state, reader) = (replica.state(), replica.reader());
         let cluster_id = founding.cluster_id().0;
