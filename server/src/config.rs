@@ -110,6 +110,8 @@ pub struct NodeConfig {
     pub election_timeout_ms: u64,
     /// Threads that serve clients; 0 is by the number of cores.
     pub client_threads: usize,
+    /// Threads that decode the checkpoint at a start; 0 is by the number of cores.
+    pub recovery_threads: usize,
 }
 
 impl NodeConfig {

@@ -291,7 +291,7 @@ impl Starter {
         let identity = identity(self.config.id)?;
         let options = engine_options(&self.config)?;
         self.entry_bytes_max = entry_bytes_max(&self.config, &options)?;
-        let mut loader = Loader::on_a_thread();
+        let mut loader = Loader::on_threads(recovery_threads(&self.config));
         let opened = engine::open_with(disk, &path, options, identity, &mut loader)?;
         tracing::info!(report = %opened.recovered.report, "log open");
         self.serve(opened.engine, (&opened.recovered, loader))
@@ -437,6 +437,12 @@ fn engine_options(config: &NodeConfig) -> io::Result<engine::Options> {
         seed: [u64::from_le_bytes(random()?), u64::from_le_bytes(random()?)],
         ..engine::Options::default()
     })
+}
+
+/// Threads that decode a checkpoint beside the one that reads it.
+fn recovery_threads(config: &NodeConfig) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if config.recovery_threads == 0 { cores.min(8) } else { config.recovery_threads }
 }
 
 /// The largest entry that the log takes and that the largest value fits.

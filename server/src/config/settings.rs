@@ -87,6 +87,7 @@ impl Default for Draft {
             heartbeat_ms: 50,
             election_timeout_ms: 250,
             client_threads: 0,
+            recovery_threads: 0,
         };
         Draft { config, id: None, peer_listen: None, advertise: None }
     }
@@ -223,6 +224,12 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "N",
         help: "Threads that serve clients; 0 is by the number of cores [default: 0]",
         set: |draft, text| number(text, 0..=256).map(|count| draft.config.client_threads = count),
+    },
+    Setting {
+        flag: "recovery-threads",
+        value_name: "N",
+        help: "Threads that decode the checkpoint at a start; 0 is by the number of cores [default: 0]",
+        set: |draft, text| number(text, 0..=256).map(|count| draft.config.recovery_threads = count),
     },
 ];
 

@@ -109,7 +109,8 @@ impl BodyReader {
 
 /// Makes a state of the checkpoint that an open finds, beside that open where threads are to be had.
 pub struct Loader {
-    spawns: bool,
+    /// None starts no thread.
+    threads: Option<usize>,
     index: u64,
     /// The piece that is being filled.
     piece: Vec<u8>,
@@ -127,14 +128,14 @@ const PIECE_BYTES: usize = 1 << 20;
 const PIECES_MAX: usize = 16;
 
 impl Loader {
-    /// One that decodes on a thread of its own.
-    pub fn on_a_thread() -> Loader {
-        Loader { spawns: true, ..Loader::inline() }
+    /// One that reads on a thread of its own, and decodes keys on so many more.
+    pub fn on_threads(threads: usize) -> Loader {
+        Loader { threads: Some(threads), ..Loader::inline() }
     }
 
     /// One that starts no thread.
     pub fn inline() -> Loader {
-        Loader { spawns: false, index: 0, piece: Vec::new(), reading: Reading::Nothing }
+        Loader { threads: None, index: 0, piece: Vec::new(), reading: Reading::Nothing }
     }
 
     /// The state that was loaded, and where it was taken.
@@ -176,9 +177,10 @@ impl CheckpointSink for Loader {
     fn begin(&mut self, info: &CheckpointInfo) {
         self.index = info.at.index;
         self.piece.clear();
-        self.reading = if self.spawns {
+        self.reading = if let Some(threads) = self.threads {
             let (pieces, arrived) = std::sync::mpsc::sync_channel(PIECES_MAX);
-            Reading::Worker { pieces, thread: std::thread::spawn(move || read_pieces(&arrived)) }
+            let thread = std::thread::spawn(move || read_pieces(&arrived, threads));
+            Reading::Worker { pieces, thread }
         } else {
             Reading::Inline(Box::default(), Ok(()))
         };
@@ -192,8 +194,9 @@ impl CheckpointSink for Loader {
     }
 }
 
-fn read_pieces(arrived: &Receiver<Vec<u8>>) -> Result<BodyReader, BodyError> {
-    let mut body = BodyReader::new();
+fn read_pieces(arrived: &Receiver<Vec<u8>>, threads: usize) -> Result<BodyReader, BodyError> {
+    let restorer = Restorer::on_threads(threads);
+    let mut body = BodyReader { restorer, ..BodyReader::new() };
     for piece in arrived {
         body.push(&piece)?;
     }

@@ -186,6 +186,18 @@ impl Totals {
         }
     }
 
+    fn merge(&mut self, other: &Totals) {
+        self.hash = self.hash.wrapping_add(other.hash);
+        self.encoded_bytes += other.encoded_bytes;
+        self.located_bytes += other.located_bytes;
+        if other.live_bytes.len() > self.live_bytes.len() {
+            self.live_bytes.resize(other.live_bytes.len(), 0);
+        }
+        for (live, more) in self.live_bytes.iter_mut().zip(&other.live_bytes) {
+            *live += more;
+        }
+    }
+
     fn live(&mut self, location: Location) -> &mut u64 {
         let slot = location.slot() as usize;
         if slot >= self.live_bytes.len() {
@@ -367,8 +379,60 @@ impl KeysBuilder {
         self.count += 1;
     }
 
+    /// Adds keys that were put together elsewhere. Refused if they are not above those before.
+    pub(super) fn push_stretch(&mut self, stretch: KeysStretch) -> Result<(), NotAscending> {
+        let KeysStretch { run, totals, first, last, count, .. } = stretch;
+        if !self.takes(&first) {
+            return Err(NotAscending);
+        }
+        self.totals.merge(&totals);
+        self.tree.push_run(run);
+        self.last = last;
+        self.count += count;
+        Ok(())
+    }
+
     pub(super) fn finish(self) -> Keys {
         Keys { tree: self.tree.finish(), totals: self.totals }
+    }
+}
+
+/// Keys that come below some that are there.
+#[derive(Debug)]
+pub(super) struct NotAscending;
+
+/// Consecutive keys, put together on any thread.
+pub(super) struct KeysStretch {
+    run: tree::Run<Item>,
+    totals: Totals,
+    /// The number of the first key among all.
+    pub(super) first_key: u64,
+    pub(super) count: u64,
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+impl KeysStretch {
+    pub(super) fn new(first_key: u64) -> KeysStretch {
+        let (run, totals) = (tree::Run::new(), Totals::default());
+        KeysStretch { run, totals, first_key, count: 0, first: Vec::new(), last: Vec::new() }
+    }
+
+    /// Whether this key may be next.
+    pub(super) fn takes(&self, key: &[u8]) -> bool {
+        self.count == 0 || *self.last < *key
+    }
+
+    /// Requires: the keys come in order.
+    pub(super) fn push(&mut self, key: &[u8], item: Item) {
+        if self.count == 0 {
+            self.first.extend_from_slice(key);
+        }
+        self.totals.add(key, hash_key(key), &item);
+        self.run.push(key, item);
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        self.count += 1;
     }
 }
 

@@ -25,6 +25,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use engine::Location;
 use std::collections::VecDeque;
 
+mod decoders;
+use decoders::{Decoders, Wait};
+
 /// Bytes that are not a snapshot, or not a sound one. Fetch it again, or take another.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -90,6 +93,8 @@ pub struct Restorer {
     state: State,
     keys: KeysBuilder,
     origin: Origin,
+    /// Of a checkpoint's keys, where there are threads.
+    decoders: Option<Decoders>,
 }
 
 /// Whose bytes they are.
@@ -147,7 +152,14 @@ impl Restorer {
             state: State::new(),
             keys: KeysBuilder::new(),
             origin: Origin::Checkpoint,
+            decoders: None,
         }
+    }
+
+    /// The same, with keys decoded on so many threads; with 0 on the caller's.
+    pub fn on_threads(threads: usize) -> Restorer {
+        let decoders = (threads > 0).then(|| Decoders::start(threads));
+        Restorer { decoders, ..Restorer::new() }
     }
 
     /// A restorer of a peer's snapshot, whose values are put into the log in batches of about so many bytes.
@@ -202,7 +214,8 @@ impl Restorer {
         let decoded = buffer.len() - reader.remaining();
         buffer.drain(..decoded);
         self.buffer = buffer;
-        result
+        result?;
+        self.take_stretches(Wait::No)
     }
 
     /// Ends the snapshot and gives the state, its hash compared with what the snapshot says.
@@ -210,6 +223,10 @@ impl Restorer {
     /// Requires: every value has a place.
     pub fn finish(mut self) -> Result<State, RestoreError> {
         assert!(self.is_placed(), "the driver places every batch before it ends the snapshot");
+        if let Some(decoders) = &mut self.decoders {
+            decoders.end(self.state.revision);
+        }
+        self.take_stretches(Wait::Yes)?;
         let Some(header) = self.header else {
             return Err(RestoreError::Truncated { missing: 1 });
         };
@@ -245,7 +262,27 @@ impl Restorer {
             Origin::Checkpoint => 0,
             Origin::Peer(placing) => placing.waiting.len() as u64,
         };
-        self.keys.count + waiting
+        match &self.decoders {
+            Some(decoders) => decoders.keys,
+            None => self.keys.count + waiting,
+        }
+    }
+
+    /// Adds the stretches that other threads have decoded.
+    fn take_stretches(&mut self, wait: Wait) -> Result<(), RestoreError> {
+        let Some(decoders) = &mut self.decoders else { return Ok(()) };
+        while let Some(decoded) = decoders.next(wait) {
+            let added = decoded.and_then(|stretch| {
+                let number = stretch.first_key;
+                self.keys.push_stretch(stretch).map_err(|_| (number, "it is out of order"))
+            });
+            added.map_err(|(number, problem)| RestoreError::Item {
+                kind: "key",
+                number,
+                problem,
+            })?;
+        }
+        Ok(())
     }
 
     /// Decodes whole records until none is left; the reader stays before the first that is not.
@@ -330,6 +367,10 @@ impl Restorer {
     }
 
     fn take_key(&mut self, mut reader: Reader<'_>) -> Result<Step, Problem> {
+        if let Some(decoders) = &mut self.decoders {
+            let taken = decoders.take(reader, self.state.revision)?;
+            return Ok(taken.map_or(Step::Wait, Step::Took));
+        }
         let before = reader.remaining();
         let may_be_located = matches!(self.origin, Origin::Checkpoint);
         let Some((key, item, value)) = decode_key(&mut reader, may_be_located)? else {
@@ -344,11 +385,7 @@ impl Restorer {
         if !is_next {
             return Err("it is out of order");
         }
-        let Item { create_revision, mod_revision, version, .. } = item;
-        let ordered = version <= mod_revision && create_revision <= mod_revision;
-        if !ordered || mod_revision > self.state.revision {
-            return Err("its revisions do not fit the store's");
-        }
+        fits_store(&item, self.state.revision)?;
         match &mut self.origin {
             Origin::Checkpoint => self.keys.push(key, item),
             Origin::Peer(placing) => {
@@ -358,6 +395,16 @@ impl Restorer {
         }
         Ok(Step::Took(before - reader.remaining()))
     }
+}
+
+/// Whether an item can be one of a store at this revision.
+fn fits_store(item: &Item, revision: u64) -> Result<(), Problem> {
+    let Item { create_revision, mod_revision, version, .. } = *item;
+    let ordered = version <= mod_revision && create_revision <= mod_revision;
+    if !ordered || mod_revision > revision {
+        return Err("its revisions do not fit the store's");
+    }
+    Ok(())
 }
 
 impl Placing {

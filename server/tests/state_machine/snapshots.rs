@@ -3,7 +3,7 @@
 use crate::generator::{Clients, Spread};
 use crate::harness::*;
 use proptest::prelude::*;
-use server::state_machine::{RestoreError, Restorer, State, ViewProgress};
+use server::state_machine::{Origin, RestoreError, Restorer, State, ViewProgress};
 
 const SPREAD: Spread = Spread { keys: 8, sessions: 4, locks: 3, tokens: 12 };
 
@@ -163,4 +163,42 @@ proptest! {
     fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(try_restore([bytes.as_slice()]).is_err());
     }
+}
+
+/// So many keys that a checkpoint of them is several stretches.
+fn many_keys() -> Node {
+    let mut node = Node::new();
+    for first in (0..40_000).step_by(1_000) {
+        let puts = (first..first + 1_000).map(|number| {
+            (Origin::NONE, put(&format!("key-{number:020}"), &"v".repeat(40 + number % 50)))
+        });
+        node.apply(&puts.collect::<Vec<_>>());
+    }
+    node
+}
+
+#[test]
+fn a_checkpoint_that_several_threads_decode_gives_the_same_state() {
+    let node = many_keys();
+    let bytes = checkpoint(&node.state);
+    for threads in [0, 1, 3] {
+        let mut restorer = Restorer::on_threads(threads);
+        bytes.chunks(300_000).for_each(|piece| restorer.push(piece).unwrap());
+        let state = restorer.finish().unwrap();
+        assert_eq!(state.hash(), node.state.hash());
+        assert!(checkpoint(&state) == bytes, "{threads} threads");
+    }
+}
+
+#[test]
+fn damage_that_another_thread_finds_is_named_by_the_number_of_its_key() {
+    let mut bytes = checkpoint(&many_keys().state);
+    // The first letter of a key in the last stretch: it comes before the others then.
+    let at = bytes.windows(24).rposition(|window| window == b"key-00000000000000039000").unwrap();
+    bytes[at] = b'a';
+    let mut restorer = Restorer::on_threads(2);
+    let pushed = bytes.chunks(300_000).try_for_each(|piece| restorer.push(piece));
+    let result = pushed.and_then(|()| restorer.finish().map(drop));
+    let (kind, number, problem) = ("key", 39_000, "it is out of order");
+    assert_eq!(result, Err(RestoreError::Item { kind, number, problem }));
 }
