@@ -117,6 +117,7 @@ mod report;
 mod retained;
 mod scan;
 mod segment;
+mod shared;
 mod slots;
 mod tags;
 mod tail;
@@ -132,6 +133,7 @@ pub use options::Options;
 pub use pins::Pin;
 pub use recovery::TornTail;
 pub use report::{Recovered, Report};
+pub use shared::{SharedLog, Surroundings};
 pub use types::{
     Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Location, Meta,
     Position, Room, Status, Wanted,
