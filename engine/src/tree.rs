@@ -4,17 +4,18 @@
 //! and copies it where somebody does, so a view stays what it was and an update beside a view copies its path.
 //!
 //! ```text
-//! Inner  heads [8 B; 64] | separators, children with their counts        a child holds separator <= key < separator
-//! Leaf   heads [8 B; 64] | items (key 32 B, value), grown eight at a time
+//! Inner  heads [4 B; 64] | separators, children, their counts     separator <= keys of a child < next separator
+//! Leaf   heads [4 B; 64] | items (key 32 B, value), grown eight at a time
 //! ```
 //!
 //! - Every leaf is equally deep. But for the root, an inner node has at least two children, a leaf at least one item.
 //! - The two separators around a node are its fences. Every key that reaches the node lies between them and so begins
-//!   with the bytes they share; a node's heads are the eight bytes of its keys after (at most) that prefix.
+//!   with the bytes they share. A node's heads are four bytes of each of its keys after that prefix. At the edges of
+//!   the tree a fence is missing: such a node skips what its own keys share, and a search compares that first.
 //! - Only siblings are merged or levelled, so a separator that goes away is never a fence of anything but those two.
 //!
-//! A search counts the heads below its own, all cache lines of them at once, then compares whole keys only where heads
-//! are equal. In a tree much larger than the caches that is one miss for a leaf's heads and one for the item.
+//! A search counts the heads below its own, whose few cache lines load at once, and compares whole keys only where
+//! heads are equal. In a tree much larger than the caches it waits for a leaf's heads, then for the item.
 //!
 //! It holds no lock and knows nothing of revisions, files or what a value means.
 
@@ -29,12 +30,14 @@ mod range;
 mod remains;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 pub use build::{Builder, Run};
 pub use range::Range;
 pub use remains::Remains;
 
 use fences::Fences;
+use leaf::Leaf;
 use node::Node;
 use std::mem;
 
@@ -47,7 +50,7 @@ pub struct Tree<V> {
 
 impl<V> Default for Tree<V> {
     fn default() -> Tree<V> {
-        Tree { root: Node::empty(), len: 0 }
+        Tree { root: Leaf::EMPTY.into(), len: 0 }
     }
 }
 
@@ -70,6 +73,14 @@ impl<V: Clone> Tree<V> {
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Option<&V> {
         self.root.get(key)
+    }
+
+    /// Loads what searches for these keys will read, for a caller that is about to look for or change all of them.
+    ///
+    /// A search in a tree much larger than the caches waits for memory several times over; those of many keys can wait
+    /// together.
+    pub fn warm(&self, keys: &[&[u8]]) {
+        warm::warm(&self.root, keys);
     }
 
     /// The value of a key, to be changed. Copies the nodes on its path that a view shares, and none if it is absent.

@@ -3,15 +3,14 @@
 use super::Tree;
 use super::fences::Fences;
 use super::heads::FANOUT;
-use super::inner::{Child, Inner};
+use super::inner::Inner;
 use super::key::Key;
 use super::leaf::{Item, Leaf};
 use super::node::Node;
-use std::sync::Arc;
 
 /// Leaves made of ascending keys, perhaps on a thread of their own, for a [`Builder`] to take in.
 pub struct Run<V> {
-    leaves: Vec<Arc<Leaf<V>>>,
+    leaves: Vec<Node<V>>,
     /// The separator above each leaf.
     separators: Vec<Key>,
     /// What follows them. Empty only in an empty run.
@@ -57,7 +56,7 @@ impl<V> Run<V> {
         let mut items = std::mem::take(&mut self.open);
         items.shrink_to_fit();
         let fences = Fences { low: self.separators.last(), high: Some(&separator) };
-        self.leaves.push(Arc::new(Leaf::new(items, fences)));
+        self.leaves.push(Leaf::new(items, fences).into());
         self.separators.push(separator);
     }
 
@@ -78,8 +77,8 @@ impl<V> Run<V> {
         assert!(last.key.as_slice() < first, "runs must ascend");
         self.close(Key::between(last.key.as_slice(), first));
         if let Some(leaf) = next.leaves.first_mut() {
-            let leaf = Arc::get_mut(leaf).expect("a run shares no leaf");
-            leaf.set_fences(Fences { low: self.separators.last(), high: next.separators.first() });
+            let fences = Fences { low: self.separators.last(), high: next.separators.first() };
+            leaf.unshared_leaf_mut().set_fences(fences);
         }
         self.leaves.append(&mut next.leaves);
         self.separators.append(&mut next.separators);
@@ -87,7 +86,7 @@ impl<V> Run<V> {
     }
 
     fn first(&self) -> Option<&[u8]> {
-        let items = self.leaves.first().map_or(&self.open[..], |leaf| leaf.items());
+        let items = self.leaves.first().map_or(&self.open[..], Node::items);
         items.first().map(|item| item.key.as_slice())
     }
 }
@@ -121,19 +120,18 @@ impl<V: Clone> Builder<V> {
     /// The tree of all keys.
     pub fn finish(mut self) -> Tree<V> {
         let last = self.run.close_last();
-        let leaves = self.run.leaves.into_iter().chain([Arc::new(last)]);
-        let mut level = leaves.map(|leaf| Child::new(Node::Leaf(leaf))).collect::<Vec<_>>();
-        let mut separators = self.run.separators;
+        let Run { leaves: mut level, mut separators, .. } = self.run;
+        level.push(last.into());
         while level.len() > 1 {
             (level, separators) = parents(level, separators);
         }
         let root = level.pop().expect("a level is never empty");
-        Tree { len: root.count, root: root.node }
+        Tree { len: root.count(), root }
     }
 }
 
 /// The level above: as few parents as can be, equally wide, and the separators between them.
-fn parents<V>(children: Vec<Child<V>>, separators: Vec<Key>) -> (Vec<Child<V>>, Vec<Key>) {
+fn parents<V>(children: Vec<Node<V>>, separators: Vec<Key>) -> (Vec<Node<V>>, Vec<Key>) {
     let total = children.len();
     let parents_count = total.div_ceil(FANOUT);
     let mut parents = Vec::with_capacity(parents_count);
@@ -145,7 +143,7 @@ fn parents<V>(children: Vec<Child<V>>, separators: Vec<Key>) -> (Vec<Child<V>>, 
         let inside = separators.by_ref().take(width - 1).collect::<Vec<_>>();
         let high = separators.next();
         let fences = Fences { low: between.last(), high: high.as_ref() };
-        parents.push(Child::new(Node::inner(Inner::new(inside, below, fences))));
+        parents.push(Inner::new(inside, below, fences).into());
         between.extend(high);
     }
     (parents, between)

@@ -1,4 +1,4 @@
-//! Eight bytes of each key of a node, side by side, which decide nearly every compare.
+//! Four bytes of each key of a node, side by side, which decide nearly every compare.
 
 use super::fences::Fences;
 use super::key::Keyed;
@@ -7,12 +7,15 @@ use std::cmp::Ordering;
 /// How many items a leaf holds at most, and how many children an inner node.
 pub(super) const FANOUT: usize = 64;
 
+/// Twice as many bytes would be equal less often, but a search waits for every line of heads.
+type Head = u32;
+
 /// As many heads as a cache line holds.
-const LINE: usize = 8;
+const LINE: usize = 64 / size_of::<Head>();
 const _: () = assert!(FANOUT.is_multiple_of(LINE));
 
 /// Places beyond the last key: never below any key's head.
-const VACANT: u64 = u64::MAX;
+const VACANT: Head = Head::MAX;
 
 /// The heads of a node's keys, in order.
 #[derive(Clone)]
@@ -21,7 +24,7 @@ pub(super) struct Heads {
     skip: u16,
     /// Whether every key that is looked for shares them too. Only a node at an edge of the tree has to compare them.
     fenced: bool,
-    lines: [[u64; LINE]; FANOUT / LINE],
+    lines: [[Head; LINE]; FANOUT / LINE],
 }
 
 impl Heads {
@@ -40,7 +43,7 @@ impl Heads {
         heads.fenced = between.is_some();
         heads.skip = u16::try_from(shared).unwrap_or(u16::MAX);
         for (place, item) in heads.lines.as_flattened_mut().iter_mut().zip(sorted) {
-            *place = word(item.key().as_slice(), heads.skip.into());
+            *place = head(item.key().as_slice(), heads.skip.into());
         }
         heads
     }
@@ -58,7 +61,7 @@ impl Heads {
                 Ordering::Equal => {}
             }
         }
-        let target = word(key, self.skip.into());
+        let target = head(key, self.skip.into());
         let below = self.count_below(target);
         let alike = self.lines.as_flattened()[below..].iter().take_while(|head| **head == target);
         // A vacant place looks like a head of ones.
@@ -79,7 +82,7 @@ impl Heads {
         }
         let words = self.lines.as_flattened_mut();
         words.copy_within(at..FANOUT - 1, at + 1);
-        words[at] = word(key, self.skip.into());
+        words[at] = head(key, self.skip.into());
     }
 
     pub(super) fn remove(&mut self, at: usize) {
@@ -91,10 +94,23 @@ impl Heads {
     /// No branch depends on a head, so nothing is mispredicted, and looking at one head of each line first loads all
     /// lines at once.
     #[inline]
-    fn count_below(&self, target: u64) -> usize {
-        let count = |count: usize, head: &u64| count.wrapping_add(usize::from(*head < target));
+    fn count_below(&self, target: Head) -> usize {
+        let count = |count: usize, head: &Head| count.wrapping_add(usize::from(*head < target));
         let line = self.lines.iter().map(|line| &line[0]).fold(0, count).saturating_sub(1);
         self.lines[line].iter().fold(line * LINE, count)
+    }
+
+    /// Reads a word of every line; see [`super::warm`].
+    #[inline]
+    pub(super) fn touch(&self) -> usize {
+        self.lines.iter().fold(0, |sum, line| sum ^ line[0] as usize)
+    }
+
+    /// Where a key with the head of `key` is, or would be.
+    #[inline]
+    pub(super) fn guess(&self, key: &[u8]) -> usize {
+        let skip = usize::from(self.skip);
+        if key.len() < skip { 0 } else { self.count_below(head(key, skip)) }
     }
 
     /// How the beginning of `key` compares with what the node's keys begin with, of which `own` is one.
@@ -108,9 +124,9 @@ impl Heads {
         let skip = usize::from(self.skip);
         assert!(sorted.is_sorted_by(|a, b| a.key().as_slice() < b.key().as_slice()));
         assert!(!self.fenced || skip <= fences.shared_bytes().unwrap_or(0));
-        for (at, head) in self.lines.as_flattened().iter().enumerate() {
-            let expected = sorted.get(at).map_or(VACANT, |item| word(item.key().as_slice(), skip));
-            assert_eq!(*head, expected);
+        for (at, place) in self.lines.as_flattened().iter().enumerate() {
+            let expected = sorted.get(at).map_or(VACANT, |item| head(item.key().as_slice(), skip));
+            assert_eq!(*place, expected);
         }
         for item in sorted {
             let key = item.key().as_slice();
@@ -121,21 +137,25 @@ impl Heads {
     }
 }
 
-/// The eight bytes of a key after its first `skip`, padded with zeros, as a number that orders as they do.
+/// The bytes of a key after its first `skip`, as many as a head has, padded with zeros: a number that orders as they do.
 ///
 /// Requires: `skip <= key.len()`.
 #[inline]
 #[expect(clippy::big_endian_bytes, reason = "such words order as their bytes do; none is stored")]
-fn word(key: &[u8], skip: usize) -> u64 {
+fn head(key: &[u8], skip: usize) -> Head {
     let rest = &key[skip..];
     if let Some(bytes) = rest.first_chunk() {
-        return u64::from_be_bytes(*bytes);
+        return Head::from_be_bytes(*bytes);
     }
-    let Some(bytes) = key.last_chunk() else {
-        return rest.iter().rfold(0, |word, byte| (word >> 8) | (u64::from(*byte) << 56));
-    };
-    // The last eight bytes begin before the rest: what is too much is shifted out, and zeros in.
-    u64::from_be_bytes(*bytes).unbounded_shl(64 - 8 * u32::try_from(rest.len()).expect("below 8"))
+    let missing = u32::try_from(size_of::<Head>() - rest.len()).expect("a few");
+    match key.last_chunk() {
+        // The last bytes begin before the rest: what is too much is shifted out, and zeros in.
+        Some(bytes) => Head::from_be_bytes(*bytes).unbounded_shl(8 * missing),
+        None => rest
+            .iter()
+            .fold(0, |head, byte| (head << 8) | Head::from(*byte))
+            .unbounded_shl(8 * missing),
+    }
 }
 
 #[cfg(test)]
@@ -144,14 +164,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_the_padded_bytes_after_the_prefix() {
+    fn a_head_is_the_padded_bytes_after_the_prefix() {
         for length in 0..40_u8 {
             let key = (1..=length).collect::<Vec<u8>>();
             for skip in 0..=key.len() {
-                let mut padded = [&key[skip..], &[0; 8]].concat();
-                padded.truncate(8);
-                let expected = padded.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-                assert_eq!(word(&key, skip), expected, "{length} {skip}");
+                let padded = [&key[skip..], &[0; size_of::<Head>()]].concat();
+                let expected = padded[..size_of::<Head>()]
+                    .iter()
+                    .fold(0, |head, byte| head << 8 | Head::from(*byte));
+                assert_eq!(head(&key, skip), expected, "{length} {skip}");
             }
         }
     }

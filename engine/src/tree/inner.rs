@@ -3,49 +3,60 @@
 use super::fences::Fences;
 use super::heads::{FANOUT, Heads};
 use super::key::Key;
-use super::node::{Node, WIDTH_JOINED_MAX, WIDTH_MIN, insert_tightly, trim};
-
-#[derive(Clone)]
-pub(super) struct Child<V> {
-    pub(super) node: Node<V>,
-    /// How many keys are below it.
-    pub(super) count: u64,
-}
-
-impl<V> Child<V> {
-    pub(super) fn new(node: Node<V>) -> Child<V> {
-        Child { count: node.count(), node }
-    }
-}
+use super::node::{Node, WIDTH_JOINED_MAX, WIDTH_MIN, insert_tightly, touch_owners, trim};
 
 /// One separator stands between every two children: the left one's keys are below it, the right one's are not.
-#[derive(Clone)]
 pub(super) struct Inner<V> {
     heads: Heads,
     separators: Vec<Key>,
-    children: Vec<Child<V>>,
+    children: Vec<Node<V>>,
+    /// How many keys are below each child.
+    counts: Vec<u64>,
+}
+
+impl<V> Clone for Inner<V> {
+    fn clone(&self) -> Inner<V> {
+        touch_owners(&self.children);
+        Inner {
+            heads: self.heads.clone(),
+            separators: self.separators.clone(),
+            children: self.children.clone(),
+            counts: self.counts.clone(),
+        }
+    }
 }
 
 impl<V> Inner<V> {
     pub(super) fn new(
         separators: Vec<Key>,
-        children: Vec<Child<V>>,
+        children: Vec<Node<V>>,
         fences: Fences<'_>,
     ) -> Inner<V> {
         assert!(children.len() == separators.len() + 1);
-        Inner { heads: Heads::of(&separators, fences), separators, children }
+        let counts = children.iter().map(Node::count).collect();
+        Inner { heads: Heads::of(&separators, fences), separators, children, counts }
     }
 
-    pub(super) fn children(&self) -> &[Child<V>] {
+    pub(super) fn children(&self) -> &[Node<V>] {
         &self.children
     }
 
-    pub(super) fn into_children(self) -> Vec<Child<V>> {
+    pub(super) fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// As [`super::leaf::Leaf::touch`].
+    #[inline]
+    pub(super) fn touch(&self) -> usize {
+        self.heads.touch() ^ self.separators.len()
+    }
+
+    pub(super) fn into_children(self) -> Vec<Node<V>> {
         self.children
     }
 
     pub(super) fn child_mut(&mut self, at: usize) -> &mut Node<V> {
-        &mut self.children[at].node
+        &mut self.children[at]
     }
 
     /// Which child a key belongs to.
@@ -59,8 +70,8 @@ impl<V> Inner<V> {
         let children = self.children.split_off(at);
         let separators = self.separators.split_off(at);
         let separator = self.separators.pop().expect("a separator per child but the first");
-        trim(&mut self.children);
-        trim(&mut self.separators);
+        self.counts.truncate(at);
+        self.trim();
         let (below, above) = fences.split(&separator);
         self.heads = Heads::of(&self.separators, below);
         let right = Inner::new(separators, children, above);
@@ -69,11 +80,18 @@ impl<V> Inner<V> {
 
     /// Takes in what the child at `at` split off.
     fn adopt(&mut self, at: usize, (separator, node): (Key, Node<V>), fences: Fences<'_>) {
-        let right = Child::new(node);
-        self.children[at].count -= right.count;
+        let count = node.count();
+        self.counts[at] -= count;
+        insert_tightly(&mut self.counts, at + 1, count);
         insert_tightly(&mut self.separators, at, separator);
         self.heads.insert(at, &self.separators, fences);
-        insert_tightly(&mut self.children, at + 1, right);
+        insert_tightly(&mut self.children, at + 1, node);
+    }
+
+    fn trim(&mut self) {
+        trim(&mut self.separators);
+        trim(&mut self.children);
+        trim(&mut self.counts);
     }
 }
 
@@ -86,9 +104,8 @@ impl<V: Clone> Inner<V> {
         value: V,
     ) -> Option<(Key, Inner<V>)> {
         let at = self.route(key);
-        let child = &mut self.children[at];
-        child.count += 1;
-        let split = child.node.insert(fences.of_child(&self.separators, at), key, value)?;
+        self.counts[at] += 1;
+        let split = self.children[at].insert(fences.of_child(&self.separators, at), key, value)?;
         self.adopt(at, split, fences);
         if self.children.len() <= FANOUT {
             return None;
@@ -101,10 +118,9 @@ impl<V: Clone> Inner<V> {
     /// As [`super::leaf::Leaf::remove`].
     pub(super) fn remove(&mut self, fences: Fences<'_>, key: &[u8]) -> V {
         let at = self.route(key);
-        let child = &mut self.children[at];
-        child.count -= 1;
-        let value = child.node.remove(fences.of_child(&self.separators, at), key);
-        if child.node.width() < WIDTH_MIN {
+        self.counts[at] -= 1;
+        let value = self.children[at].remove(fences.of_child(&self.separators, at), key);
+        if self.children[at].width() < WIDTH_MIN {
             self.widen(at, fences);
         }
         value
@@ -122,6 +138,8 @@ impl<V: Clone> Inner<V> {
         self.separators.append(&mut right.separators);
         self.children.reserve_exact(right.children.len());
         self.children.append(&mut right.children);
+        self.counts.reserve_exact(right.counts.len());
+        self.counts.append(&mut right.counts);
         if self.children.len() > WIDTH_JOINED_MAX {
             return Some(self.split(self.children.len() / 2, fences));
         }
@@ -135,14 +153,12 @@ impl<V: Clone> Inner<V> {
         let separator = self.separators.remove(left);
         self.heads.remove(left);
         let right = self.children.remove(left + 1);
-        let child = &mut self.children[left];
-        child.count += right.count;
+        self.counts[left] += self.counts.remove(left + 1);
         let within = fences.of_child(&self.separators, left);
-        if let Some(split) = child.node.join(separator, right.node, within) {
+        if let Some(split) = self.children[left].join(separator, right, within) {
             self.adopt(left, split, fences);
         }
-        trim(&mut self.separators);
-        trim(&mut self.children);
+        self.trim();
     }
 }
 
@@ -151,11 +167,12 @@ impl<V> Inner<V> {
     pub(super) fn check(&self, fences: Fences<'_>) {
         self.heads.check(&self.separators, fences);
         assert!(self.children.len() == self.separators.len() + 1);
+        assert!(self.children.len() == self.counts.len());
         assert!((2..=FANOUT).contains(&self.children.len()));
         for (at, child) in self.children.iter().enumerate() {
-            assert_eq!(child.count, child.node.count());
-            assert_ne!(child.count, 0);
-            child.node.check(fences.of_child(&self.separators, at));
+            assert_eq!(self.counts[at], child.count());
+            assert_ne!(self.counts[at], 0);
+            child.check(fences.of_child(&self.separators, at));
         }
     }
 }

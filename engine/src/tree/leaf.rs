@@ -41,6 +41,19 @@ impl<V> Leaf<V> {
         self.heads.search(&self.items, key)
     }
 
+    /// Reads a word of each of its cache lines.
+    #[inline]
+    pub(super) fn touch(&self) -> usize {
+        self.heads.touch() ^ self.items.len()
+    }
+
+    /// Reads the item that a key probably has, and the beginning of the next, where the lines of its value end.
+    #[inline]
+    pub(super) fn touch_item(&self, key: &[u8]) -> usize {
+        let likely = self.items.iter().skip(self.heads.guess(key)).take(2);
+        likely.fold(0, |sum, item| sum ^ item.key.as_slice().len())
+    }
+
     pub(super) fn value_mut(&mut self, at: usize) -> &mut V {
         &mut self.items[at].value
     }

@@ -2,10 +2,10 @@
 
 use super::fences::Fences;
 use super::heads::FANOUT;
-use super::inner::{Child, Inner};
+use super::inner::Inner;
 use super::key::Key;
-use super::leaf::Leaf;
-use std::mem;
+use super::leaf::{Item, Leaf};
+use super::warm::read;
 use std::sync::Arc;
 
 /// A node that a removal leaves narrower than this is merged with a sibling or levelled with it.
@@ -17,9 +17,14 @@ pub(super) const GROWTH: usize = 8;
 /// Nodes are at least `WIDTH_MIN` wide but for those at the right edge, so no tree that fits in memory is higher.
 const HEIGHT_MAX: usize = 16;
 
-pub(super) enum Node<V> {
-    Inner(Arc<Inner<V>>),
-    Leaf(Arc<Leaf<V>>),
+/// A node, and whoever shares it.
+pub(super) struct Node<V>(Arc<Kind<V>>);
+
+/// Both kinds lie behind one pointer, so that those of a parent's children fill few cache lines.
+#[derive(Clone)]
+pub(super) enum Kind<V> {
+    Inner(Inner<V>),
+    Leaf(Leaf<V>),
 }
 
 /// Which place to take at each level, the leaf's own at the end.
@@ -27,48 +32,80 @@ pub(super) struct Path([u8; HEIGHT_MAX]);
 
 impl<V> Clone for Node<V> {
     fn clone(&self) -> Node<V> {
-        match self {
-            Node::Inner(inner) => Node::Inner(Arc::clone(inner)),
-            Node::Leaf(leaf) => Node::Leaf(Arc::clone(leaf)),
-        }
+        Node(Arc::clone(&self.0))
+    }
+}
+
+impl<V> From<Leaf<V>> for Node<V> {
+    fn from(leaf: Leaf<V>) -> Node<V> {
+        Node(Arc::new(Kind::Leaf(leaf)))
+    }
+}
+
+impl<V> From<Inner<V>> for Node<V> {
+    fn from(inner: Inner<V>) -> Node<V> {
+        Node(Arc::new(Kind::Inner(inner)))
     }
 }
 
 impl<V> Node<V> {
-    pub(super) fn empty() -> Node<V> {
-        Node::leaf(Leaf::EMPTY)
+    #[inline]
+    pub(super) fn kind(&self) -> &Kind<V> {
+        &self.0
     }
 
-    pub(super) fn leaf(leaf: Leaf<V>) -> Node<V> {
-        Node::Leaf(Arc::new(leaf))
+    /// What it holds, unless somebody else shares it.
+    pub(super) fn into_unshared(self) -> Option<Kind<V>> {
+        Arc::into_inner(self.0)
     }
 
-    pub(super) fn inner(inner: Inner<V>) -> Node<V> {
-        Node::Inner(Arc::new(inner))
+    /// A leaf that nobody shares yet.
+    pub(super) fn unshared_leaf_mut(&mut self) -> &mut Leaf<V> {
+        match Arc::get_mut(&mut self.0) {
+            Some(Kind::Leaf(leaf)) => leaf,
+            _ => unreachable!("a new leaf"),
+        }
+    }
+
+    /// The items of a leaf.
+    pub(super) fn items(&self) -> &[Item<V>] {
+        match self.kind() {
+            Kind::Leaf(leaf) => leaf.items(),
+            Kind::Inner(_) => unreachable!("leaves are equally deep"),
+        }
     }
 
     /// How many items or children it holds itself.
     pub(super) fn width(&self) -> usize {
-        match self {
-            Node::Inner(inner) => inner.children().len(),
-            Node::Leaf(leaf) => leaf.items().len(),
+        match self.kind() {
+            Kind::Inner(inner) => inner.children().len(),
+            Kind::Leaf(leaf) => leaf.items().len(),
         }
     }
 
     /// How many keys are in it and below it.
     pub(super) fn count(&self) -> u64 {
-        match self {
-            Node::Inner(inner) => count(inner.children()),
-            Node::Leaf(leaf) => leaf.items().len() as u64,
+        match self.kind() {
+            Kind::Inner(inner) => inner.counts().iter().sum(),
+            Kind::Leaf(leaf) => leaf.items().len() as u64,
+        }
+    }
+
+    /// Reads a word of each of its cache lines; see [`super::warm`].
+    #[inline]
+    pub(super) fn touch(&self) -> usize {
+        match self.kind() {
+            Kind::Inner(inner) => inner.touch(),
+            Kind::Leaf(leaf) => leaf.touch(),
         }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&V> {
         let mut node = self;
         loop {
-            match node {
-                Node::Inner(inner) => node = &inner.children()[inner.route(key)].node,
-                Node::Leaf(leaf) => {
+            match node.kind() {
+                Kind::Inner(inner) => node = &inner.children()[inner.route(key)],
+                Kind::Leaf(leaf) => {
                     return leaf.search(key).ok().map(|at| &leaf.items()[at].value);
                 }
             }
@@ -80,13 +117,13 @@ impl<V> Node<V> {
         let mut path = Path([0; HEIGHT_MAX]);
         let mut node = self;
         for step in &mut path.0 {
-            match node {
-                Node::Inner(inner) => {
+            match node.kind() {
+                Kind::Inner(inner) => {
                     let at = inner.route(key);
                     *step = place(at);
-                    node = &inner.children()[at].node;
+                    node = &inner.children()[at];
                 }
-                Node::Leaf(leaf) => {
+                Kind::Leaf(leaf) => {
                     *step = place(leaf.search(key).ok()?);
                     return Some(path);
                 }
@@ -100,13 +137,13 @@ impl<V> Node<V> {
         let mut before = 0;
         let mut node = self;
         loop {
-            match node {
-                Node::Inner(inner) => {
+            match node.kind() {
+                Kind::Inner(inner) => {
                     let at = inner.route(key);
-                    before += count(&inner.children()[..at]);
-                    node = &inner.children()[at].node;
+                    before += inner.counts()[..at].iter().sum::<u64>();
+                    node = &inner.children()[at];
                 }
-                Node::Leaf(leaf) => {
+                Kind::Leaf(leaf) => {
                     return before + leaf.search(key).unwrap_or_else(|at| at) as u64;
                 }
             }
@@ -115,49 +152,53 @@ impl<V> Node<V> {
 
     /// Puts a new root above this one, which has been split.
     pub(super) fn grow(&mut self, (separator, right): (Key, Node<V>)) {
-        let left = mem::replace(self, Node::empty());
-        let children = vec![Child::new(left), Child::new(right)];
-        *self = Node::inner(Inner::new(vec![separator], children, Fences::NONE));
+        let left = self.clone();
+        *self = Inner::new(vec![separator], vec![left, right], Fences::NONE).into();
     }
 
     /// Takes away roots of one child.
     pub(super) fn shrink(&mut self) {
-        while let Node::Inner(inner) = self
+        while let Kind::Inner(inner) = self.kind()
             && let [only] = inner.children()
         {
-            *self = only.node.clone();
+            *self = only.clone();
         }
     }
 
     #[cfg(test)]
     pub(super) fn check(&self, fences: Fences<'_>) {
-        match self {
-            Node::Inner(inner) => inner.check(fences),
-            Node::Leaf(leaf) => leaf.check(fences),
+        match self.kind() {
+            Kind::Inner(inner) => inner.check(fences),
+            Kind::Leaf(leaf) => leaf.check(fences),
         }
     }
 
     #[cfg(test)]
     pub(super) fn height(&self) -> usize {
-        match self {
-            Node::Inner(inner) => {
-                let height = inner.children()[0].node.height();
-                assert!(inner.children().iter().all(|child| child.node.height() == height));
+        match self.kind() {
+            Kind::Inner(inner) => {
+                let height = inner.children()[0].height();
+                assert!(inner.children().iter().all(|child| child.height() == height));
                 1 + height
             }
-            Node::Leaf(_) => 1,
+            Kind::Leaf(_) => 1,
         }
     }
 }
 
 impl<V: Clone> Node<V> {
+    /// What it holds, to be changed: copied if somebody shares it.
+    fn kind_mut(&mut self) -> &mut Kind<V> {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// The value at the end of a path. The descent before has loaded what this one locks.
     pub(super) fn value_mut(&mut self, path: &Path) -> &mut V {
         let mut node = self;
         for at in path.0 {
-            match node {
-                Node::Inner(inner) => node = Arc::make_mut(inner).child_mut(at.into()),
-                Node::Leaf(leaf) => return Arc::make_mut(leaf).value_mut(at.into()),
+            match node.kind_mut() {
+                Kind::Inner(inner) => node = inner.child_mut(at.into()),
+                Kind::Leaf(leaf) => return leaf.value_mut(at.into()),
             }
         }
         unreachable!("a path ends in a leaf");
@@ -172,23 +213,17 @@ impl<V: Clone> Node<V> {
         key: &[u8],
         value: V,
     ) -> Option<(Key, Node<V>)> {
-        match self {
-            Node::Inner(inner) => {
-                let (separator, right) = Arc::make_mut(inner).insert(fences, key, value)?;
-                Some((separator, Node::inner(right)))
-            }
-            Node::Leaf(leaf) => {
-                let (separator, right) = Arc::make_mut(leaf).insert(fences, key, value)?;
-                Some((separator, Node::leaf(right)))
-            }
+        match self.kind_mut() {
+            Kind::Inner(inner) => inner.insert(fences, key, value).map(shared),
+            Kind::Leaf(leaf) => leaf.insert(fences, key, value).map(shared),
         }
     }
 
     /// Requires: the key is present.
     pub(super) fn remove(&mut self, fences: Fences<'_>, key: &[u8]) -> V {
-        match self {
-            Node::Inner(inner) => Arc::make_mut(inner).remove(fences, key),
-            Node::Leaf(leaf) => Arc::make_mut(leaf).remove(key),
+        match self.kind_mut() {
+            Kind::Inner(inner) => inner.remove(fences, key),
+            Kind::Leaf(leaf) => leaf.remove(key),
         }
     }
 
@@ -199,19 +234,23 @@ impl<V: Clone> Node<V> {
         right: Node<V>,
         fences: Fences<'_>,
     ) -> Option<(Key, Node<V>)> {
-        match (self, right) {
-            (Node::Inner(left), Node::Inner(right)) => {
-                let right = Arc::unwrap_or_clone(right);
-                let split = Arc::make_mut(left).join(separator, right, fences);
-                split.map(|(separator, right)| (separator, Node::inner(right)))
+        match (self.kind_mut(), Arc::unwrap_or_clone(right.0)) {
+            (Kind::Inner(left), Kind::Inner(right)) => {
+                left.join(separator, right, fences).map(shared)
             }
-            (Node::Leaf(left), Node::Leaf(right)) => {
-                let split = Arc::make_mut(left).join(Arc::unwrap_or_clone(right), fences);
-                split.map(|(separator, right)| (separator, Node::leaf(right)))
-            }
-            _ => unreachable!("siblings are equally deep"),
+            (Kind::Leaf(left), Kind::Leaf(right)) => left.join(right, fences).map(shared),
+            _ => unreachable!("leaves are equally deep"),
         }
     }
+}
+
+fn shared<V>((separator, node): (Key, impl Into<Node<V>>)) -> (Key, Node<V>) {
+    (separator, node.into())
+}
+
+/// Reads how many own each node before all of that changes: reads overlap, while changes wait for one another.
+pub(super) fn touch_owners<V>(nodes: &[Node<V>]) {
+    read(nodes.iter().map(|node| Arc::strong_count(&node.0)));
 }
 
 /// Inserts without the doubling of capacity that a vector would choose.
@@ -231,8 +270,4 @@ pub(super) fn trim<T>(places: &mut Vec<T>) {
 
 fn place(at: usize) -> u8 {
     u8::try_from(at).expect("below the fanout")
-}
-
-fn count<V>(children: &[Child<V>]) -> u64 {
-    children.iter().map(|child| child.count).sum()
 }

@@ -3,9 +3,8 @@
 //! A range is two ranks, known before the first step: where the sides meet is a matter of counting, and a side that has
 //! used up its leaves finds the next ones by its rank.
 
-use super::inner::Child;
 use super::leaf::Item;
-use super::node::Node;
+use super::node::{Kind, Node};
 use std::{ops, slice};
 
 /// The items of a range in ascending order; see [`super::Tree::range`].
@@ -20,7 +19,7 @@ pub struct Range<'a, V> {
 /// What is left of one leaf, and its siblings on the side that the scan goes to.
 struct Side<'a, V> {
     items: slice::Iter<'a, Item<V>>,
-    leaves: slice::Iter<'a, Child<V>>,
+    leaves: slice::Iter<'a, Node<V>>,
 }
 
 impl<'a, V> Range<'a, V> {
@@ -40,7 +39,7 @@ impl<'a, V> Iterator for Range<'a, V> {
                 return Some((item.key.as_slice(), &item.value));
             }
             match self.front.leaves.next() {
-                Some(leaf) => self.front.items = items_of(&leaf.node).iter(),
+                Some(leaf) => self.front.items = leaf.items().iter(),
                 None => self.front = Place::of(self.root, rank).and_after(),
             }
         }
@@ -60,7 +59,7 @@ impl<V> DoubleEndedIterator for Range<'_, V> {
                 return Some((item.key.as_slice(), &item.value));
             }
             match self.back.leaves.next_back() {
-                Some(leaf) => self.back.items = items_of(&leaf.node).iter(),
+                Some(leaf) => self.back.items = leaf.items().iter(),
                 None => self.back = Place::of(self.root, rank).and_before(),
             }
         }
@@ -68,7 +67,7 @@ impl<V> DoubleEndedIterator for Range<'_, V> {
 }
 
 impl<'a, V> Side<'a, V> {
-    fn of(items: &'a [Item<V>], leaves: &'a [Child<V>]) -> Side<'a, V> {
+    fn of(items: &'a [Item<V>], leaves: &'a [Node<V>]) -> Side<'a, V> {
         Side { items: items.iter(), leaves: leaves.iter() }
     }
 }
@@ -76,7 +75,7 @@ impl<'a, V> Side<'a, V> {
 /// Where the item of one rank lies.
 struct Place<'a, V> {
     /// The children of its leaf's parent; none where the leaf is the root.
-    siblings: &'a [Child<V>],
+    siblings: &'a [Node<V>],
     leaf_at: usize,
     items: &'a [Item<V>],
     item_at: usize,
@@ -86,17 +85,17 @@ impl<'a, V> Place<'a, V> {
     fn of(root: &'a Node<V>, rank: u64) -> Place<'a, V> {
         let (mut node, mut rank) = (root, rank);
         let (mut siblings, mut leaf_at) = (&[][..], 0);
-        while let Node::Inner(inner) = node {
+        while let Kind::Inner(inner) = node.kind() {
             siblings = inner.children();
             leaf_at = 0;
-            while siblings[leaf_at].count <= rank {
-                rank -= siblings[leaf_at].count;
+            while inner.counts()[leaf_at] <= rank {
+                rank -= inner.counts()[leaf_at];
                 leaf_at += 1;
             }
-            node = &siblings[leaf_at].node;
+            node = &siblings[leaf_at];
         }
         let item_at = usize::try_from(rank).expect("within a leaf");
-        Place { siblings, leaf_at, items: items_of(node), item_at }
+        Place { siblings, leaf_at, items: node.items(), item_at }
     }
 
     fn and_after(self) -> Side<'a, V> {
@@ -106,12 +105,5 @@ impl<'a, V> Place<'a, V> {
 
     fn and_before(self) -> Side<'a, V> {
         Side::of(&self.items[..=self.item_at], &self.siblings[..self.leaf_at])
-    }
-}
-
-fn items_of<V>(node: &Node<V>) -> &[Item<V>] {
-    match node {
-        Node::Leaf(leaf) => leaf.items(),
-        Node::Inner(_) => unreachable!("siblings are equally deep"),
     }
 }

@@ -1,7 +1,6 @@
 //! A tree that is being freed: nodes that nobody else shares, a few at a time.
 
-use super::node::Node;
-use std::sync::Arc;
+use super::node::{Kind, Node, touch_owners};
 
 /// What is left of a tree that was given up; see [`super::Tree::dismantle`].
 ///
@@ -21,11 +20,13 @@ impl<V> Remains<V> {
         for _ in 0..nodes_max {
             match self.nodes.pop() {
                 // Whoever lets go last takes the children along.
-                Some(Node::Inner(inner)) => {
-                    let children = Arc::into_inner(inner).map(super::inner::Inner::into_children);
-                    self.nodes.extend(children.into_iter().flatten().map(|child| child.node));
+                Some(node) => {
+                    if let Some(Kind::Inner(inner)) = node.into_unshared() {
+                        let children = inner.into_children();
+                        touch_owners(&children);
+                        self.nodes.extend(children);
+                    }
                 }
-                Some(Node::Leaf(leaf)) => drop(leaf),
                 None => break,
             }
         }
