@@ -271,6 +271,10 @@ impl Keys {
         self.tree.clone()
     }
 
+    pub(super) fn warm(&self, keys: &[&[u8]]) {
+        self.tree.warm(keys);
+    }
+
     pub(super) fn into_tree(self) -> Tree<Item> {
         self.tree
     }

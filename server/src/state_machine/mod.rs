@@ -47,6 +47,10 @@ use kv::{Keys, NewValue};
 use lock::{Claim, Grant, Locks};
 use session::{Admission, Sessions};
 
+/// Commands of an entry whose searches are worth being made together, in an index of so many keys.
+const WARM_COMMANDS_MIN: u32 = 4;
+const WARM_KEYS_MIN: u64 = 100_000;
+
 /// The replicated state. Reading needs `&State` only.
 #[derive(Clone)]
 pub struct State {
@@ -120,6 +124,7 @@ impl State {
         assert_eq!(index, self.applied_index + 1, "entries are applied in order, none left out");
         let entry = EntryReader::open(payload).map_err(|source| ApplyError { index, source })?;
         self.time_ms = self.time_ms.max(entry.time_ms());
+        self.warm(&entry);
         let source = Source { payload, place, loaded };
         for (position, decoded) in (0..).zip(entry.commands()) {
             let Origin { session, sequence, .. } = decoded.origin;
@@ -129,6 +134,26 @@ impl State {
         }
         self.applied_index = index;
         Ok(())
+    }
+
+    /// Loads what the commands will look for, all at once, where the index is larger than the caches.
+    fn warm(&self, entry: &EntryReader<'_>) {
+        if entry.count() < WARM_COMMANDS_MIN || self.keys.len() < WARM_KEYS_MIN {
+            return;
+        }
+        let keys = entry.commands().filter_map(|decoded| match decoded.command {
+            CommandRef::Put { key, .. }
+            | CommandRef::Delete { key }
+            | CommandRef::CompareAndSet { key, .. } => Some(key),
+            CommandRef::DeleteRange { .. }
+            | CommandRef::SessionOpen { .. }
+            | CommandRef::SessionClose { .. }
+            | CommandRef::SessionExpire { .. }
+            | CommandRef::LockAcquire { .. }
+            | CommandRef::LockRelease { .. }
+            | CommandRef::LockCancel { .. } => None,
+        });
+        self.keys.warm(&keys.collect::<Vec<_>>());
     }
 
     /// The index of the last applied entry, 0 before the first.
