@@ -13,7 +13,7 @@ use crate::opening::{Opened, open};
 use crate::options::Options;
 use crate::report::Recovered;
 use crate::types::{
-    Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Position,
+    Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Position, Wanted,
 };
 
 /// How long a test lets simulated time run before it calls the engine stuck, in turns.
@@ -50,6 +50,8 @@ pub struct World {
     pub options: Options,
     /// The newest checkpoint that was reported durable.
     pub checkpoint: Option<CheckpointInfo>,
+    /// The slots that hold the values of the next checkpoint.
+    pub slots: Vec<u32>,
     /// Events that no driver has consumed.
     pub events: Vec<Event>,
     opens: u64,
@@ -66,6 +68,7 @@ impl World {
             oracle: Oracle::default(),
             options,
             checkpoint: None,
+            slots: Vec::new(),
             events: Vec::new(),
             opens: 0,
             seed,
@@ -201,6 +204,20 @@ impl World {
         }
     }
 
+    /// Values, waited for.
+    pub fn read_values(&mut self, wanted: Vec<Wanted>) -> Vec<Result<Bytes, ReadError>> {
+        self.engine().read_values(79, wanted);
+        loop {
+            let is_it = |event: &Event| matches!(event, Event::Values { .. });
+            if let Some(at) = self.events.iter().position(is_it)
+                && let Event::Values { results, .. } = self.events.remove(at)
+            {
+                return results;
+            }
+            self.turn().expect("a read does not halt the engine");
+        }
+    }
+
     /// Body bytes of a checkpoint, waited for.
     pub fn read_body(&mut self, index: u64, offset: u64, bytes: usize) -> Result<Bytes, ReadError> {
         self.engine().read_checkpoint(78, index, offset, bytes);
@@ -313,7 +330,8 @@ impl World {
         at: Position,
         origin: CheckpointOrigin,
     ) -> Result<(), CheckpointError> {
-        self.engine().checkpoint_begin(at, origin, 1 << 16, Vec::new())
+        let slots = self.slots.clone();
+        self.engine().checkpoint_begin(at, origin, 1 << 16, slots)
     }
 
     /// Pushes what there is room for; whether the body is complete.

@@ -11,3 +11,4 @@ mod reads;
 mod refusals;
 mod scripts;
 mod slots;
+mod values;

@@ -1,0 +1,281 @@
+//! Values by location: where they lie, that nothing else passes for them, and what keeps their slots.
+
+use std::io::ErrorKind;
+
+use bytes::Bytes;
+use engine::fuzzing::World;
+use engine::io::simulated::OpKind;
+use engine::{
+    CheckpointError, CheckpointOrigin, Entry, Event, Location, Position, ReadError, Wanted,
+};
+
+const LOCAL: CheckpointOrigin = CheckpointOrigin::Local;
+const INSTALLED: CheckpointOrigin = CheckpointOrigin::Installed;
+const KEY_BYTES: usize = 16;
+
+/// The first bytes of a payload as a key, the rest as its value.
+fn wanted_of(location: Location, payload: &Bytes) -> Wanted {
+    let value = payload.slice(KEY_BYTES..);
+    Wanted {
+        location,
+        key: payload.slice(..KEY_BYTES),
+        value_bytes: u32::try_from(value.len()).unwrap(),
+        checksum: crc32fast::hash(&value),
+    }
+}
+
+/// Every entry after the newest checkpoint, as a value to be read.
+fn all_wanted(world: &mut World) -> Vec<(Wanted, Bytes)> {
+    let start = world.checkpoint.map_or(0, |info| info.at.index);
+    let entries: Vec<Entry> = world.oracle.certain().entries.values().cloned().collect();
+    let entries = entries.into_iter().filter(|entry| entry.index > start);
+    let engine = world.engine();
+    let wanted = entries.map(|Entry { index, payload, .. }| {
+        let place = engine.place(index).expect("an entry in a frame has a place");
+        (wanted_of(place, &payload), payload.slice(KEY_BYTES..))
+    });
+    wanted.collect()
+}
+
+fn assert_readable(world: &mut World, what: &str) -> usize {
+    let (wanted, expected): (Vec<Wanted>, Vec<Bytes>) = all_wanted(world).into_iter().unzip();
+    let results = world.read_values(wanted);
+    let values: Vec<Bytes> = results.into_iter().map(Result::unwrap).collect();
+    assert!(values == expected, "{what}");
+    values.len()
+}
+
+/// Writes until slot `slot` has been filled and sealed, and gives a value in it.
+fn fill_slot(world: &mut World, slot: u32) -> (Wanted, Bytes) {
+    let mut kept = None;
+    loop {
+        world.append_entries(1, 4, 50_000);
+        world.settle();
+        let last = world.engine().status().last.index;
+        let place = world.engine().place(last).unwrap();
+        if place.slot() == slot {
+            let payload = world.oracle.certain().entries[&last].payload.clone();
+            kept = Some((wanted_of(place, &payload), payload.slice(KEY_BYTES..)));
+        } else if let Some(kept) = kept {
+            return kept;
+        }
+    }
+}
+
+/// Two more checkpoints, so that what they do not need can go.
+fn two_checkpoints(world: &mut World) {
+    for _ in 0..2 {
+        world.append_entries(1, 1, 100);
+        world.checkpoint_here();
+    }
+    world.settle();
+}
+
+/// Fills so many slots.
+fn churn(world: &mut World) {
+    for _ in 0..12 {
+        world.append_entries(1, 4, 60_000);
+        world.settle();
+        two_checkpoints(world);
+    }
+}
+
+#[test]
+fn values_are_read_back_from_memory_from_the_disk_and_after_a_start() {
+    let mut world = World::opened(61);
+    world.append_entries(1, 3, 2_000);
+    world.settle();
+    let read_before = world.engine().status().values_read;
+    assert_readable(&mut world, "from memory");
+    assert_eq!(world.engine().status().values_read, read_before);
+    world.append_entries(1, 40, 9_000);
+    world.settle();
+    assert_readable(&mut world, "from the disk");
+    assert!(world.engine().status().values_read > read_before);
+    world.disk.crash();
+    world.open_and_check("reopen");
+    assert_eq!(assert_readable(&mut world, "after a start"), 43);
+}
+
+#[test]
+fn an_entry_that_replaces_another_has_its_own_place() {
+    let mut world = World::opened(62);
+    world.append_entries(1, 10, 3_000);
+    world.settle();
+    let replaced = world.engine().place(6).unwrap();
+    world.append_after(5, 2, 3, 3_000);
+    // The new entry waits for its frame, the old one is gone.
+    assert_eq!(world.engine().place(6), None);
+    world.settle();
+    assert_ne!(world.engine().place(6), Some(replaced));
+    assert_eq!(world.engine().place(9), None);
+    assert_eq!(assert_readable(&mut world, "after the replacement"), 8);
+    world.open_and_check("reopen");
+    assert_eq!(assert_readable(&mut world, "after a start"), 8);
+}
+
+#[test]
+fn what_is_not_the_wanted_value_is_an_error_of_that_value_alone() {
+    let mut world = World::opened(63);
+    world.append_entries(1, 30, 9_000);
+    world.settle();
+    for at in [0, 29] {
+        let (right, value) = all_wanted(&mut world).swap_remove(at);
+        let wrong = [
+            Wanted { key: Bytes::from_static(b"another key here"), ..right.clone() },
+            Wanted { value_bytes: right.value_bytes - 1, ..right.clone() },
+            Wanted { checksum: right.checksum ^ 1, ..right.clone() },
+            Wanted { location: right.location.plus(16), ..right.clone() },
+            Wanted { location: Location::new(77, 4_096), ..right.clone() },
+            Wanted { location: Location::new(0, (1 << 20) - 16), ..right.clone() },
+        ];
+        let results = world.read_values(wrong.into_iter().chain([right]).collect());
+        let (last, wrong) = results.split_last().unwrap();
+        assert_eq!(last.as_ref().unwrap(), &value);
+        for result in wrong {
+            assert!(matches!(result, Err(ReadError::ValueDamaged { .. })), "{result:?}");
+        }
+    }
+}
+
+#[test]
+fn a_read_that_the_device_refuses_halts_nothing_and_can_be_repeated() {
+    let mut world = World::opened(64);
+    world.append_entries(1, 40, 9_000);
+    world.settle();
+    let (wanted, value) = all_wanted(&mut world).swap_remove(0);
+    world.disk.fail_next(OpKind::Read, ErrorKind::Other);
+    let refused = world.read_values(vec![wanted.clone()]).remove(0);
+    assert!(matches!(refused, Err(ReadError::Io { .. })), "{refused:?}");
+    assert_eq!(world.read_values(vec![wanted]).remove(0).unwrap(), value);
+    world.append_entries(1, 1, 100);
+    world.settle();
+}
+
+#[test]
+fn a_slot_is_kept_while_a_kept_checkpoint_names_it_and_used_anew_after() {
+    let mut world = World::opened(65);
+    let (wanted, value) = fill_slot(&mut world, 0);
+    world.slots = vec![0];
+    world.checkpoint_here();
+    churn(&mut world);
+    assert!(world.engine().status().slots_held > 0);
+    assert_eq!(world.read_values(vec![wanted.clone()]).remove(0).unwrap(), value);
+    world.disk.crash();
+    world.open_and_check("reopen");
+    assert!(world.engine().status().slots_held > 0);
+    churn(&mut world);
+    assert_eq!(world.read_values(vec![wanted.clone()]).remove(0).unwrap(), value);
+    // The value is overwritten: the next checkpoints do not name its slot.
+    world.slots.clear();
+    world.append_entries(1, 1, 100);
+    world.checkpoint_here();
+    assert!(world.engine().status().slots_held > 0, "the older one names it still");
+    churn(&mut world);
+    assert_eq!(world.engine().status().slots_held, 0);
+    let result = world.read_values(vec![wanted]).remove(0);
+    assert!(matches!(result, Err(ReadError::ValueDamaged { .. })), "{result:?}");
+}
+
+#[test]
+fn a_pin_keeps_a_slot_that_nothing_needs_from_being_used_anew() {
+    let mut world = World::opened(66);
+    let (wanted, value) = fill_slot(&mut world, 0);
+    let pin = world.engine().reader().pin();
+    two_checkpoints(&mut world);
+    churn(&mut world);
+    assert_eq!(world.read_values(vec![wanted.clone()]).remove(0).unwrap(), value);
+    drop(pin);
+    churn(&mut world);
+    assert!(world.read_values(vec![wanted]).remove(0).is_err());
+}
+
+/// A payload of two values for `append_values`.
+fn batch() -> Bytes {
+    let mut batch = vec![b'k'; KEY_BYTES];
+    batch.extend_from_slice(&[7; 5_000]);
+    Bytes::from(batch)
+}
+
+fn place_values(world: &mut World, payload: &Bytes) -> Wanted {
+    let id = world.engine().append_values(payload.clone());
+    world.turn_until("placing", |world| {
+        world.events.iter().any(|event| matches!(event, Event::ValuesPlaced { .. }))
+    });
+    let is_it = |event: &Event| matches!(event, Event::ValuesPlaced { .. });
+    let at = world.events.iter().position(is_it).unwrap();
+    let Event::ValuesPlaced { id: placed, location } = world.events.remove(at) else {
+        unreachable!("it was just found")
+    };
+    assert_eq!(placed, id);
+    wanted_of(location, payload)
+}
+
+#[test]
+fn an_installed_checkpoint_waits_for_its_values_and_keeps_their_slots() {
+    let mut world = World::opened(67);
+    world.append_entries(1, 5, 100);
+    world.settle();
+    let wanted = place_values(&mut world, &batch());
+    let at = Position { index: 100, term: 2 };
+    let refused = world.checkpoint_begin(at, INSTALLED);
+    assert!(matches!(refused, Err(CheckpointError::NotDurable { .. })), "{refused:?}");
+    world.settle();
+    world.slots = vec![wanted.location.slot()];
+    world.install(at, 500);
+    world.engine().values_settled();
+    world.settle();
+    churn(&mut world);
+    assert_eq!(world.read_values(vec![wanted.clone()]).remove(0).unwrap(), batch().slice(16..));
+    world.disk.crash();
+    world.open_and_check("reopen");
+    assert_eq!(world.read_values(vec![wanted]).remove(0).unwrap(), batch().slice(16..));
+}
+
+#[test]
+fn values_that_wait_for_their_checkpoint_stay_and_go_when_it_is_given_up() {
+    let mut world = World::opened(68);
+    world.append_entries(1, 5, 100);
+    world.settle();
+    let wanted = place_values(&mut world, &batch());
+    churn(&mut world);
+    assert_eq!(world.read_values(vec![wanted.clone()]).remove(0).unwrap(), batch().slice(16..));
+    world.engine().values_settled();
+    churn(&mut world);
+    assert!(world.read_values(vec![wanted]).remove(0).is_err());
+}
+
+#[test]
+fn a_crash_at_any_operation_of_an_install_leaves_a_log_whose_values_can_be_read() {
+    let mut operations = 0;
+    let mut installed = 0;
+    loop {
+        operations += 1;
+        let mut world = World::opened(69);
+        world.append_entries(1, 20, 3_000);
+        world.settle();
+        let mut place = None;
+        let at = Position { index: 100, term: 2 };
+        let ended = world.with_power_for(operations, |world| {
+            let wanted = place_values(world, &batch());
+            world.settle();
+            world.slots = vec![wanted.location.slot()];
+            place = Some(wanted);
+            world.install(at, 500);
+            world.settle();
+        });
+        world.disk.crash();
+        let recovered = world.open_and_check(&format!("power for {operations} operations"));
+        if recovered.checkpoint.is_some_and(|info| info.at == at) {
+            installed += 1;
+            let value = world.read_values(vec![place.unwrap()]).remove(0);
+            assert_eq!(value.unwrap(), batch().slice(16..), "{operations}");
+        } else {
+            assert_eq!(assert_readable(&mut world, "the old log"), 20, "{operations}");
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(installed > 1 && operations > installed + 5, "{installed} of {operations}");
+}
