@@ -26,7 +26,7 @@ use crate::progress;
 /// How long a lane may go without getting anything done, in seconds.
 const STUCK_SECONDS: u64 = 60;
 
-/// Keys that one slot writes or reads on its own.
+/// Keys that one slot reads on its own, page after page. Written are single keys, so that all of them come in order.
 const STRETCH_KEYS: u64 = 4_096;
 
 /// What is done with the keys.
@@ -87,8 +87,12 @@ struct Work {
 
 impl Work {
     fn take_stretch(&self) -> Option<Stretch> {
-        let first = self.next.fetch_add(STRETCH_KEYS, Ordering::Relaxed);
-        let end = first.saturating_add(STRETCH_KEYS).min(self.keys);
+        let length = match self.act {
+            Act::Fill => 1,
+            Act::Verify => STRETCH_KEYS,
+        };
+        let first = self.next.fetch_add(length, Ordering::Relaxed);
+        let end = first.saturating_add(length).min(self.keys);
         (first < end).then_some(Stretch { at: first, end })
     }
 
