@@ -25,11 +25,11 @@ use crate::tags::Owner;
 use crate::types::CheckpointOrigin;
 
 /// Blocks written or read at once.
-const CHUNK_BLOCKS: u64 = 16;
-const CHUNK_BYTES: usize = 16 * CHECKPOINT_BLOCK_BYTES;
+const CHUNK_BLOCKS: u64 = 4;
+const CHUNK_BYTES: usize = 4 * CHECKPOINT_BLOCK_BYTES;
 const _: () = assert!(CHUNK_BYTES as u64 == CHUNK_BLOCKS * CHECKPOINT_BLOCK_BYTES as u64);
 /// Chunks in flight at once.
-const WRITES_MAX: usize = 2;
+const WRITES_MAX: usize = 1;
 /// Full chunks that may wait for the disk before there is no more room.
 const WAITING_MAX: usize = 2;
 /// How much further a file is allocated when the announced size was too small.
@@ -149,7 +149,7 @@ impl CheckpointWriter {
         if !takes || self.waiting.len() >= WAITING_MAX {
             return 0;
         }
-        let blocks = usize::try_from(CHUNK_BLOCKS - self.sealed_in_fill).expect("at most 16");
+        let blocks = usize::try_from(CHUNK_BLOCKS - self.sealed_in_fill).expect("at most 4");
         blocks * CHECKPOINT_BLOCK_BODY_BYTES - self.in_block
     }
 
@@ -218,7 +218,7 @@ impl CheckpointWriter {
     }
 
     fn block_start(&self) -> usize {
-        usize::try_from(self.sealed_in_fill).expect("at most 16") * CHECKPOINT_BLOCK_BYTES
+        usize::try_from(self.sealed_in_fill).expect("at most 4") * CHECKPOINT_BLOCK_BYTES
     }
 
     /// Completes the block that is being filled.
@@ -241,8 +241,7 @@ impl CheckpointWriter {
         let first = self.sealed - self.sealed_in_fill;
         let body_bytes = if self.is_finished { self.header.info.stored_bytes() } else { u64::MAX };
         let last_bytes = block_file_bytes(first + last, body_bytes);
-        let bytes =
-            usize::try_from(last).expect("at most 16") * CHECKPOINT_BLOCK_BYTES + last_bytes;
+        let bytes = usize::try_from(last).expect("at most 4") * CHECKPOINT_BLOCK_BYTES + last_bytes;
         let buf = if bytes == CHUNK_BYTES {
             std::mem::replace(&mut self.fill, AlignedBuf::zeroed(CHUNK_BYTES))
         } else {

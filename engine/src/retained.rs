@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
+use crate::checkpoint::file_bytes_of;
 use crate::error::Fault;
 use crate::format::checkpoint_path;
 use crate::io::{Class, Disk, Done, FileId, Op};
@@ -54,12 +55,17 @@ impl Kept {
     }
 }
 
-/// One that goes.
+/// A step of one that goes: its name first, then its blocks a few at a time, because a device that is told to discard
+/// half a gigabyte at once stands still for tens of milliseconds; commits beside it, too.
 #[derive(Debug)]
 enum Removal {
-    Close(FileId),
     Remove(String),
+    Shrink(FileId, u64),
+    Close(FileId),
 }
+
+/// Bytes of a file without a name that are given up in one step.
+const SHRINK_BYTES: u64 = 8 << 20;
 
 /// All of them, newest first.
 #[derive(Debug, Default)]
@@ -137,8 +143,17 @@ impl Retained {
 
     /// Removes one that was never published.
     pub(crate) fn discard(&mut self, kept: &Kept) {
-        self.removals.push_back(Removal::Close(kept.file));
-        self.removals.push_back(Removal::Remove(checkpoint_path(kept.info.at.index)));
+        self.remove(kept.info, kept.file);
+    }
+
+    fn remove(&mut self, info: CheckpointInfo, file: FileId) {
+        self.removals.push_back(Removal::Remove(checkpoint_path(info.at.index)));
+        let mut bytes = file_bytes_of(info.stored_bytes()).unwrap_or(0);
+        while bytes > SHRINK_BYTES {
+            bytes = (bytes - 1) / SHRINK_BYTES * SHRINK_BYTES;
+            self.removals.push_back(Removal::Shrink(file, bytes));
+        }
+        self.removals.push_back(Removal::Close(file));
     }
 
     fn collect(&mut self) {
@@ -148,8 +163,7 @@ impl Retained {
             .partition(|(at, kept)| *at < KEPT_COUNT || kept.is_read());
         self.kept = kept.into_iter().map(|(_, kept)| kept).collect();
         for (_, Kept { info, file, .. }) in gone {
-            self.removals.push_back(Removal::Close(file));
-            self.removals.push_back(Removal::Remove(checkpoint_path(info.at.index)));
+            self.remove(info, file);
         }
         self.list();
     }
@@ -171,8 +185,9 @@ impl Retained {
         }
         let Some(removal) = self.removals.pop_front() else { return };
         let op = match removal {
-            Removal::Close(file) => Op::Close { file },
             Removal::Remove(path) => Op::Remove { path },
+            Removal::Shrink(file, bytes) => Op::Allocate { file, bytes },
+            Removal::Close(file) => Op::Close { file },
         };
         self.is_removing = true;
         disk.submit(Class::Background, Owner::Removal.tag(), op);

@@ -1,0 +1,61 @@
+//! What the log writes for each byte of its users, and what a checkpoint costs the appends beside it.
+//!
+//! `cargo run --release -p bench --bin log-costs -- space` and `… -- latency`.
+
+#![forbid(unsafe_code)]
+
+mod driver;
+mod latency;
+mod space;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures the log of one directory, driven inline.
+#[derive(Debug, Parser)]
+#[command(name = "log-costs", version, max_term_width = 100)]
+struct Cli {
+    /// Where the log is made; removed afterwards
+    #[arg(long, global = true, default_value = "target/log-costs")]
+    dir: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bytes of frames, padding, slots and checkpoints for each byte of keys and values, and what the device counts
+    Space {
+        /// MiB of keys and values at each number of commands a frame
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+    },
+    /// Latency of appends at half of the peak, with and without a checkpoint being written all the time
+    Latency {
+        /// Paired rounds
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of each half of a round
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let Cli { dir, command } = Cli::parse();
+    let table = match command {
+        Command::Space { mib } => space::measure(&dir, mib << 20),
+        Command::Latency { rounds, seconds } => latency::measure(&dir, rounds, seconds),
+    };
+    match table.and_then(|table| writeln!(io::stdout(), "{table}")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("log-costs: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
