@@ -218,6 +218,12 @@ pub trait Disk {
     /// the waker was called since the last `wait`, or `timeout` is over.
     fn wait(&mut self, timeout: Option<Duration>);
 
+    /// Whether another thread may use it from now on. Some backends' operations in flight live and die with the thread
+    /// that submitted them.
+    fn may_move(&self) -> bool {
+        true
+    }
+
     /// The waker of this disk.
     fn waker(&self) -> Arc<dyn Wake>;
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use engine::buffer::{AlignedBuf, FramePool};
@@ -424,10 +425,16 @@ fn syscall(dir: &Path, page_cache: PageCache) -> io::Result<AnyDisk> {
     Ok(Box::new(SyscallDisk::open(dir, options)?))
 }
 
+fn syscall_inline(dir: &Path) -> io::Result<AnyDisk> {
+    let options = SyscallOptions { inline_commits: true, ..SyscallOptions::default() };
+    Ok(Box::new(SyscallDisk::open(dir, options)?))
+}
+
 suite!(uring_direct, |dir| uring(dir, PageCache::Avoid));
 suite!(uring_buffered, |dir| uring(dir, PageCache::Use));
 suite!(syscall_direct, |dir| syscall(dir, PageCache::Avoid));
 suite!(syscall_buffered, |dir| syscall(dir, PageCache::Use));
+suite!(syscall_inline_commits, syscall_inline);
 suite!(simulated, |_| Ok(Box::new(SimDisk::new(1, SimFaults::none()).handle())));
 
 #[test]
@@ -452,5 +459,29 @@ fn a_disk_says_what_it_is() {
     assert_eq!((disk.backend(), disk.is_direct()), ("syscall", false));
     if let Ok(disk) = uring(dir.path(), PageCache::Use) {
         assert_eq!((disk.backend(), disk.is_direct()), ("uring", false));
+    }
+}
+
+#[test]
+fn a_disk_may_move_to_another_thread_unless_that_would_end_its_operations() {
+    for make in [uring, syscall] {
+        let dir = tempfile::tempdir().unwrap();
+        let Ok(mut disk) = make(dir.path(), PageCache::Avoid) else { continue };
+        for number in 0..2_u64 {
+            let path = format!("file-{number}");
+            disk = thread::spawn(move || {
+                let op = Op::Open { path, mode: OpenMode::CreateNew };
+                disk.submit(Class::Background, Tag(number), op);
+                let mut out = Vec::new();
+                while out.is_empty() || !disk.may_move() {
+                    disk.poll(&mut out);
+                    disk.wait(Some(Duration::from_millis(1)));
+                }
+                assert!(out.iter().all(|end| end.result.is_ok()), "{out:?}");
+                disk
+            })
+            .join()
+            .unwrap();
+        }
     }
 }

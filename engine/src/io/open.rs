@@ -107,6 +107,13 @@ impl Disk for AnyDisk {
         }
     }
 
+    fn may_move(&self) -> bool {
+        match self {
+            AnyDisk::Uring(disk) => disk.may_move(),
+            AnyDisk::Syscall(disk) => disk.may_move(),
+        }
+    }
+
     fn waker(&self) -> Arc<dyn Wake> {
         match self {
             AnyDisk::Uring(disk) => disk.waker(),

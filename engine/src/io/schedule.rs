@@ -79,6 +79,11 @@ impl<T> Schedule<T> {
         Some((Class::Commit, item))
     }
 
+    /// Whether one commit waits and none runs.
+    pub(super) fn is_lone_commit(&self) -> bool {
+        self.queues[COMMIT].len() == 1 && self.running[COMMIT] == 0
+    }
+
     /// The next operation that is not a commit, by weight among the classes below their limits.
     pub(super) fn next_other(&mut self) -> Option<(Class, T)> {
         let class = OTHERS

@@ -29,13 +29,22 @@ pub struct SyscallOptions {
     pub commit_threads: usize,
     /// Threads for everything else. At least 1; with 2, reads need not wait for bulk work.
     pub other_threads: usize,
+    /// Whether a commit that is alone is left to the owner's next [`Disk::wait`], which then makes the system call itself:
+    /// two changes of threads less, for an owner that waits soon after it has submitted. Such a wait lasts as long as the
+    /// write, whatever its timeout and the waker say.
+    pub inline_commits: bool,
     /// Whether to bypass the page cache.
     pub page_cache: PageCache,
 }
 
 impl Default for SyscallOptions {
     fn default() -> SyscallOptions {
-        SyscallOptions { commit_threads: 4, other_threads: 2, page_cache: PageCache::Avoid }
+        SyscallOptions {
+            commit_threads: 4,
+            other_threads: 2,
+            inline_commits: false,
+            page_cache: PageCache::Avoid,
+        }
     }
 }
 
@@ -43,6 +52,7 @@ impl Default for SyscallOptions {
 pub struct SyscallDisk {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    inline_commits: bool,
 }
 
 impl SyscallDisk {
@@ -63,7 +73,8 @@ impl SyscallDisk {
             owner: Condvar::new(),
             bell: Bell::default(),
         });
-        let mut disk = SyscallDisk { shared, threads: Vec::new() };
+        let mut disk =
+            SyscallDisk { shared, threads: Vec::new(), inline_commits: options.inline_commits };
         disk.start(options.commit_threads, Lane::Commits)?;
         disk.start(options.other_threads, Lane::Others)?;
         Ok(disk)
@@ -83,8 +94,13 @@ impl SyscallDisk {
 impl Disk for SyscallDisk {
     fn submit(&mut self, class: Class, tag: Tag, op: Op) {
         op.assert_aligned();
-        self.shared.state.lock().schedule.push(class, (tag, op));
+        let mut state = self.shared.state.lock();
+        state.schedule.push(class, (tag, op));
+        // When a second one comes, a thread takes the first and the second is left to the owner.
+        let is_left_to_owner = self.inline_commits && state.schedule.is_lone_commit();
+        drop(state);
         match class {
+            Class::Commit if is_left_to_owner => false,
             Class::Commit => self.shared.commit_waits.notify_one(),
             Class::Read | Class::CatchUp | Class::Checkpoint | Class::Background => {
                 self.shared.other_waits.notify_one()
@@ -100,6 +116,16 @@ impl Disk for SyscallDisk {
         let shared = &self.shared;
         let mut state = shared.state.lock();
         if !shared.bell.arm() {
+            return;
+        }
+        if self.inline_commits
+            && state.done.is_empty()
+            && let Some((class, (tag, op))) = state.schedule.next_commit()
+        {
+            drop(state);
+            let result = shared.execute(op);
+            shared.finish(class, Completion { tag, result });
+            shared.bell.disarm();
             return;
         }
         while state.done.is_empty() && !shared.bell.is_rung() {

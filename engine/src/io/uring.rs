@@ -427,6 +427,10 @@ impl Disk for UringDisk {
         self.waker.bell.disarm();
     }
 
+    fn may_move(&self) -> bool {
+        self.table.is_empty()
+    }
+
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::clone(&self.waker) as Arc<dyn Wake>
     }
