@@ -214,6 +214,21 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// Whether another thread may use the engine from now on, see [`Disk::may_move`].
+    pub fn may_move(&self) -> bool {
+        self.disk.may_move()
+    }
+
+    /// Frames in flight.
+    pub fn in_flight(&self) -> usize {
+        self.log.in_flight()
+    }
+
+    /// The largest payload of an entry.
+    pub fn entry_bytes_max(&self) -> usize {
+        self.log.entry_bytes_max()
+    }
+
     /// Ends a `wait`, from any thread.
     pub fn waker(&self) -> Arc<dyn Wake> {
         self.disk.waker()

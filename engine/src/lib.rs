@@ -35,6 +35,7 @@ mod report;
 mod retained;
 mod scan;
 mod segment;
+mod shared;
 mod slots;
 mod tags;
 mod tail;
@@ -47,6 +48,7 @@ pub use opening::{Opened, open};
 pub use options::Options;
 pub use recovery::TornTail;
 pub use report::{Recovered, Report};
+pub use shared::{SharedLog, Surroundings};
 pub use types::{
     Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Meta, Position,
     Room, Status,

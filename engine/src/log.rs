@@ -219,6 +219,10 @@ impl Log {
         self.queued_bytes
     }
 
+    pub(crate) fn entry_bytes_max(&self) -> usize {
+        self.options.entry_bytes_max()
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
