@@ -1,164 +1,30 @@
 //! What a durable append costs through the log, beside raw durable writes of the same size to the same disk in the same
-//! run: entries of 1, 64 and 1,024 commands of 256 bytes, one at a time, and 64 entries at a time.
-//!
-//! The log is recycled by small checkpoints, as in a running node, so that it writes to used slots.
+//! run: entries of 1, 64 and 1,024 commands of 256 bytes, one at a time and 64 at a time; and what threads that each wait
+//! for their own entry get out of one log together.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use engine::buffer::{Frame, FramePool};
-use engine::io::open::{AnyDisk, Backend, open_disk};
-use engine::io::{Class, Completion, Disk, Done, FileId, Op, OpenMode, Tag, WriteBuf, WriteSync};
-use engine::{
-    Append, CheckpointOrigin, Engine, Entry, Event, Identity, Opened, Options, Position, open,
-};
+use engine::io::open::{AnyDisk, Backend};
+use engine::io::syscall::{SyscallDisk, SyscallOptions};
+use engine::{Options, SharedLog};
+
+mod support;
+
+use support::{Node, Raw, checkpoint_if_due, micros_since, noise, now, on_threads, open_new};
 
 const COMMAND_BYTES: usize = 256;
 const COMMANDS: [usize; 3] = [1, 64, 1024];
-const BURST: u64 = 64;
-/// A checkpoint follows when the log has grown by this much.
-const INTERVAL_BYTES: u64 = 128 << 20;
-const RAW_FILE_BYTES: u64 = 64 << 20;
+/// Logical writers whose entries are queued at once and awaited together.
+const WRITERS: usize = 64;
+const THREADS: [usize; 2] = [1, 64];
+/// A thread looks for a due checkpoint after as many entries.
+const CHECK_EVERY: u64 = 512;
 const BACKENDS: [(Backend, &str); 2] = [(Backend::Uring, "uring"), (Backend::Syscall, "syscall")];
-
-/// An engine on a directory of its own and the loop around it.
-struct Node {
-    engine: Engine<AnyDisk>,
-    _dir: tempfile::TempDir,
-    started: Instant,
-    write: u64,
-    durable: u64,
-    last: Position,
-    events: Vec<Event>,
-}
-
-#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-fn now() -> Instant {
-    Instant::now()
-}
 
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the target directory is writable")
-}
-
-impl Node {
-    fn new(backend: Backend) -> Option<Node> {
-        let dir = dir();
-        let (disk, _) = open_disk(dir.path(), backend).ok()?;
-        let options = Options { seed: [1, 2], ..Options::default() };
-        let identity = Identity { node: 1, incarnation: 1, log_id: 1 };
-        let Opened { engine, .. } =
-            open(disk, Path::new("bench"), options, identity).expect("a new directory");
-        Some(Node {
-            engine,
-            _dir: dir,
-            started: now(),
-            write: 0,
-            durable: 0,
-            last: Position { index: 0, term: 1 },
-            events: Vec::new(),
-        })
-    }
-
-    fn append(&mut self, payload: &Bytes) {
-        self.write += 1;
-        self.last.index += 1;
-        let Position { index, term } = self.last;
-        let entries = vec![Entry { index, term, kind: 0, payload: payload.clone() }];
-        self.engine.append(Append { write: self.write, entries, ..Append::default() });
-    }
-
-    fn turn(&mut self) {
-        let now_us = u64::try_from(self.started.elapsed().as_micros()).expect("a short bench");
-        self.engine.turn(now_us, &mut self.events).expect("a sound disk");
-        for event in self.events.drain(..) {
-            if let Event::Durable { write } = event {
-                self.durable = write;
-            }
-        }
-    }
-
-    fn wait_until_durable(&mut self) {
-        self.turn();
-        while self.durable < self.write {
-            self.engine.wait(Some(Duration::from_millis(100)));
-            self.turn();
-        }
-        self.checkpoint_if_due();
-    }
-
-    fn checkpoint_if_due(&mut self) {
-        let origin = CheckpointOrigin::Local;
-        if self.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES
-            && self.engine.checkpoint_begin(self.last, origin, 4096).is_ok()
-        {
-            self.engine.checkpoint_push(origin, b"state");
-            self.engine.checkpoint_finish(origin);
-        }
-    }
-}
-
-/// A pre-written file, and durable writes to one place of it after the other.
-struct Raw {
-    disk: AnyDisk,
-    _dir: tempfile::TempDir,
-    file: FileId,
-    frame: Arc<Frame>,
-    offset: u64,
-    completions: Vec<Completion>,
-}
-
-impl Raw {
-    fn new(backend: Backend, bytes: usize) -> Option<Raw> {
-        let dir = dir();
-        let (mut disk, _) = open_disk(dir.path(), backend).ok()?;
-        let path = "raw".to_owned();
-        let opened = run(&mut disk, Op::Open { path, mode: OpenMode::CreateNew });
-        let Done::Opened { file, .. } = opened else { unreachable!("an open completes so") };
-        run(&mut disk, Op::Allocate { file, bytes: RAW_FILE_BYTES });
-        let pool = FramePool::default();
-        for offset in (0..RAW_FILE_BYTES).step_by(1 << 20) {
-            let buf = WriteBuf::Frame(pool.freeze(pool.take(1 << 20), 1 << 20));
-            run(&mut disk, Op::Write { file, offset, buf, sync: WriteSync::Deferred });
-        }
-        run(&mut disk, Op::Sync { file });
-        let frame = pool.freeze(pool.take(bytes), bytes);
-        Some(Raw { disk, _dir: dir, file, frame, offset: 0, completions: Vec::new() })
-    }
-
-    fn write(&mut self) {
-        let bytes = self.frame.as_slice().len() as u64;
-        if self.offset + bytes > RAW_FILE_BYTES {
-            self.offset = 0;
-        }
-        let (file, buf) = (self.file, WriteBuf::Frame(Arc::clone(&self.frame)));
-        let op = Op::Write { file, offset: self.offset, buf, sync: WriteSync::Durable };
-        self.offset += bytes;
-        self.disk.submit(Class::Commit, Tag(0), op);
-        self.disk.poll(&mut self.completions);
-        while self.completions.is_empty() {
-            self.disk.wait(None);
-            self.disk.poll(&mut self.completions);
-        }
-        self.completions.drain(..).for_each(|done| {
-            done.result.expect("a sound disk");
-        });
-    }
-}
-
-fn run(disk: &mut AnyDisk, op: Op) -> Done {
-    let mut completions = Vec::new();
-    disk.submit(Class::Background, Tag(0), op);
-    loop {
-        disk.poll(&mut completions);
-        match completions.pop() {
-            Some(done) => return done.result.expect("a sound disk"),
-            None => disk.wait(None),
-        }
-    }
 }
 
 /// The frame of one entry of this payload.
@@ -168,27 +34,29 @@ fn frame_bytes(payload: usize) -> usize {
 
 fn bench_append(criterion: &mut Criterion) {
     for (backend, name) in BACKENDS {
-        let Some(mut node) = Node::new(backend) else { continue };
+        let (log_dir, raw_dir) = (dir(), dir());
+        let Some(mut node) = Node::new(log_dir.path(), backend, Options::default()) else {
+            continue;
+        };
+        let mut raw = Raw::new(raw_dir.path(), backend, 4096).expect("the node could use it");
         for commands in COMMANDS {
-            let payload = Bytes::from(vec![7; commands * COMMAND_BYTES]);
+            let payload = noise(commands * COMMAND_BYTES);
             let mut group = criterion.benchmark_group(format!("{name}/{commands}-commands"));
             group.throughput(Throughput::Elements(commands as u64));
             group.bench_function("append", |bencher| {
                 bencher.iter(|| {
-                    node.append(&payload);
+                    node.append(&payload, 1);
                     node.wait_until_durable();
                 });
             });
-            let bytes = frame_bytes(payload.len());
-            let mut raw = Raw::new(backend, bytes).expect("the node could use it");
-            group.bench_function(BenchmarkId::new("raw-write", bytes), |bencher| {
-                bencher.iter(|| raw.write());
+            raw.resize(frame_bytes(payload.len()));
+            group.bench_function(BenchmarkId::new("raw-write", raw.frame_bytes()), |bencher| {
+                bencher.iter(|| raw.write(1));
             });
-            drop(raw);
-            group.throughput(Throughput::Elements(commands as u64 * BURST));
-            group.bench_function(BenchmarkId::new("append-at-once", BURST), |bencher| {
+            group.throughput(Throughput::Elements((commands * WRITERS) as u64));
+            group.bench_function(BenchmarkId::new("logical-writers", WRITERS), |bencher| {
                 bencher.iter(|| {
-                    (0..BURST).for_each(|_| node.append(&payload));
+                    (0..WRITERS).for_each(|_| node.append(&payload, 1));
                     node.wait_until_durable();
                 });
             });
@@ -197,12 +65,49 @@ fn bench_append(criterion: &mut Criterion) {
     }
 }
 
+fn bench_waiting_threads(criterion: &mut Criterion) {
+    let dir = dir();
+    let options = SyscallOptions { inline_commits: true, ..SyscallOptions::default() };
+    let disk = SyscallDisk::open(dir.path(), options).expect("the directory is ours");
+    let opened = open_new(AnyDisk::Syscall(disk), dir.path(), Options::default());
+    let started = now();
+    let log = SharedLog::new(opened, 1, move || micros_since(started));
+    let payload = noise(COMMAND_BYTES);
+    let mut group = criterion.benchmark_group("shared");
+    for threads in THREADS {
+        group.throughput(Throughput::Elements(threads as u64));
+        group.bench_function(BenchmarkId::new("waiting-threads", threads), |bencher| {
+            bencher.iter_custom(|entries| append_by_threads(&log, threads, entries, &payload));
+        });
+    }
+    group.finish();
+}
+
+/// How long it takes until each thread has made as many entries durable, one at a time.
+fn append_by_threads<F: FnMut() -> u64 + Send>(
+    log: &SharedLog<AnyDisk, F>,
+    threads: usize,
+    entries: u64,
+    payload: &Bytes,
+) -> Duration {
+    let started: Instant = now();
+    on_threads(threads, |_| {
+        for entry in 0..entries {
+            log.append(0, payload.clone()).expect("a sound disk");
+            if entry % CHECK_EVERY == 0 {
+                log.with_engine(checkpoint_if_due);
+            }
+        }
+    });
+    started.elapsed()
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = bench_append
+    targets = bench_append, bench_waiting_threads
 }
 criterion_main!(benches);
