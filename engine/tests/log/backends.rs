@@ -81,7 +81,15 @@ impl<D: Disk> Node<D> {
         self.wait_for_slots();
         self.engine.checkpoint_begin(at, ORIGIN, 1 << 20, Vec::new()).unwrap();
         let body = engine::fuzzing::body_of(at, 300_000);
-        self.engine.checkpoint_push(ORIGIN, &body);
+        let mut rest = &body[..];
+        while !rest.is_empty() {
+            let room = self.engine.checkpoint_room(ORIGIN).min(rest.len());
+            let (part, after) = rest.split_at(room);
+            self.engine.checkpoint_push(ORIGIN, part);
+            rest = after;
+            let has_room = |node: &mut Node<D>| node.engine.checkpoint_room(ORIGIN) > 0;
+            self.turn_until(has_room);
+        }
         self.engine.checkpoint_finish(ORIGIN);
         let is_it = |event: &Event| matches!(event, Event::CheckpointDurable { .. });
         self.turn_until(|node| node.take(is_it).is_some());

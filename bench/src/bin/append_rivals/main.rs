@@ -23,11 +23,14 @@ mod support;
 use table::Table;
 use work::{Bench, Work};
 
+/// How much longer than the others the first round is.
+const WARM_UP_LENGTHS: u32 = 5;
+
 /// Appends through holdfast's log, raft-engine and okaywal, beside raw durable writes.
 #[derive(Debug, Parser)]
 #[command(name = "append-rivals", max_term_width = 100)]
 struct Cli {
-    /// Rounds to measure; one more goes before them and is not counted
+    /// Rounds to measure; one of five times the length goes before them, so that every log has come round its files
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long each system does each kind of work in a round
@@ -71,10 +74,12 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
         Io::Syscall => Backend::Syscall,
     };
     let dir = tempfile::tempdir_in(&cli.dir)?;
-    let mut bench = Bench::new(dir.path(), backend, Duration::from_millis(cli.millis))?;
+    let mut bench = Bench::new(dir.path(), backend)?;
+    let length = Duration::from_millis(cli.millis);
     print(&host::description(dir.path()));
     let mut table = Table::default();
     for round in 0..=cli.rounds {
+        bench.set_length(if round == 0 { WARM_UP_LENGTHS * length } else { length });
         let works = cli.only.iter();
         let figures = works.flat_map(|work| bench.round(*work, round, cli.alone)).collect();
         if round > 0 {

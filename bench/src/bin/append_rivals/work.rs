@@ -116,7 +116,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(dir: &Path, backend: Backend, length: Duration) -> Result<Bench, Failure> {
+    pub(crate) fn new(dir: &Path, backend: Backend) -> Result<Bench, Failure> {
         let missing = "the backend cannot be had here";
         let halves = Options { frame_bytes_max: HALF_BYTES, ..Options::default() };
         let shared = below(dir, "shared")?;
@@ -125,7 +125,7 @@ impl Bench {
         let disk = AnyDisk::Syscall(SyscallDisk::open(&shared, syscalls)?);
         let opened = open_new(disk, &shared, Options::default());
         Ok(Bench {
-            length,
+            length: Duration::ZERO,
             payload: noise(ENTRY_BYTES),
             raw: Raw::new(&below(dir, "raw")?, backend, FRAME_BYTES).ok_or(missing)?,
             node: Node::new(&below(dir, "log")?, backend, Options::default()).ok_or(missing)?,
@@ -135,6 +135,11 @@ impl Bench {
             okay: Okay::new(&below(dir, "okaywal")?)?,
             seen: Vec::new(),
         })
+    }
+
+    /// How long each system does each kind of work from now on.
+    pub(crate) fn set_length(&mut self, length: Duration) {
+        self.length = length;
     }
 
     /// All systems that do this work, each at another place of the order in every round.
