@@ -112,6 +112,15 @@ impl Oracle {
         }
     }
 
+    /// Whether a write that is not acknowledged replaces the entry at `index`, perhaps by the same.
+    pub fn is_being_replaced(&self, index: u64) -> bool {
+        self.steps[self.acknowledged..].iter().any(|step| match step {
+            Step::Entry(entry) => entry.index <= index,
+            Step::Reset(_) => true,
+            Step::HardState(_) | Step::End(_) => false,
+        })
+    }
+
     /// Whether every write is durable.
     pub fn is_settled(&self) -> bool {
         self.acknowledged == self.steps.len()

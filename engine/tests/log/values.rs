@@ -9,7 +9,6 @@ use engine::{
     CheckpointError, CheckpointOrigin, Entry, Event, Location, Position, ReadError, Wanted,
 };
 
-const LOCAL: CheckpointOrigin = CheckpointOrigin::Local;
 const INSTALLED: CheckpointOrigin = CheckpointOrigin::Installed;
 const KEY_BYTES: usize = 16;
 
