@@ -109,6 +109,8 @@ pub(crate) struct LogCounters {
 struct Values {
     /// The name of the newest ones.
     named: u64,
+    /// The newest name of those that are settled: they keep no slot, also when they get a place only now.
+    settled: u64,
     /// Those that wait for a frame.
     queued: usize,
     /// Those that have a place that nobody was told yet.
@@ -348,6 +350,7 @@ impl Log {
 
     /// The values that were appended so far are held by a checkpoint, or by nobody.
     pub(crate) fn release_values(&mut self) {
+        self.values.settled = self.values.named;
         self.values.seqs = None;
     }
 
@@ -756,6 +759,9 @@ impl Log {
 impl Values {
     fn place(&mut self, id: u64, place: Location, seq: u64) {
         self.placed.push((id, place));
+        if id <= self.settled {
+            return;
+        }
         let (first, last) = self.seqs.get_or_insert((seq, seq));
         *first = (*first).min(seq);
         *last = seq;

@@ -244,6 +244,24 @@ fn values_that_wait_for_their_checkpoint_stay_and_go_when_it_is_given_up() {
     assert!(world.read_values(vec![wanted]).remove(0).is_err());
 }
 
+/// An install that was given up while its last values waited for a frame kept their slot, and every later one,
+/// until the node was started again.
+#[test]
+fn values_that_are_given_up_before_they_have_a_place_keep_no_slot() {
+    let mut world = World::opened(70);
+    world.append_entries(1, 5, 100);
+    world.settle();
+    world.engine().append_values(batch());
+    world.engine().values_settled();
+    world.settle();
+    churn(&mut world);
+    let slots = world.engine().status().slots;
+    for _ in 0..4 {
+        churn(&mut world);
+    }
+    assert_eq!(world.engine().status().slots, slots);
+}
+
 #[test]
 fn a_crash_at_any_operation_of_an_install_leaves_a_log_whose_values_can_be_read() {
     let mut operations = 0;
