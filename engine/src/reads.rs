@@ -105,7 +105,7 @@ impl Reads {
         context: &mut Context<'_>,
     ) {
         let mut read = ValuesRead::new(id, wanted);
-        let spans = read.plan(reader, context.slots.count());
+        let spans = read.plan(reader, context.slots);
         if spans.is_empty() {
             let results = read.finish();
             return context.events.push(Event::Values { id, results });

@@ -87,6 +87,10 @@ impl SlotTable {
         self.slots.len()
     }
 
+    pub(crate) fn slot_bytes(&self) -> u64 {
+        self.slot_bytes
+    }
+
     pub(crate) fn zeroed_bytes(&self) -> u64 {
         self.zeroed_bytes
     }

@@ -15,6 +15,7 @@ use crate::codec::crc;
 use crate::error::{Check, ReadError};
 use crate::format::{BLOCK_BYTES, slot_path};
 use crate::pins::{Pin, Pins};
+use crate::slots::SlotTable;
 use crate::tail::SharedTail;
 use crate::types::{Location, Wanted};
 
@@ -121,15 +122,17 @@ impl ValuesRead {
     }
 
     /// Takes what is in memory and says what must come from the disk, in its order there.
-    /// A location beyond the slots that there are is as good as damaged.
-    pub(crate) fn plan(&mut self, reader: &Reader, slots_count: usize) -> Vec<Span> {
+    /// What would lie beyond the slots that there are, or beyond the end of its own, is as good as damaged.
+    pub(crate) fn plan(&mut self, reader: &Reader, slots: &SlotTable) -> Vec<Span> {
         let mut missing: Vec<usize> = Vec::new();
         for (at, wanted) in self.wanted.iter().enumerate() {
             let (location, check) = (wanted.location, Check::Range);
-            self.results[at] = if location.slot() as usize >= slots_count {
-                Some(Err(ReadError::ValueDamaged { location, check }))
-            } else {
+            let is_inside =
+                (location.slot() as usize) < slots.count() && wanted.end() <= slots.slot_bytes();
+            self.results[at] = if is_inside {
                 reader.recent(wanted)
+            } else {
+                Some(Err(ReadError::ValueDamaged { location, check }))
             };
             if self.results[at].is_none() {
                 missing.push(at);
@@ -201,6 +204,7 @@ mod tests {
     use super::*;
     use parking_lot::RwLock;
 
+    use crate::io::FileId;
     use crate::tail::Tail;
 
     fn wanted(offset: u64, bytes: u32) -> Wanted {
@@ -212,7 +216,8 @@ mod tests {
         let tail = Arc::new(RwLock::new(Tail::new(0)));
         let reader = Reader::new(tail, Arc::default());
         let mut read = ValuesRead::new(1, wanted);
-        let spans = read.plan(&reader, 4);
+        let files = (0..4).map(FileId).collect();
+        let spans = read.plan(&reader, &SlotTable::new(files, 4 << 20, 1));
         spans.into_iter().map(|span| (span.start, span.end, span.values)).collect()
     }
 

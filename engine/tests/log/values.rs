@@ -6,7 +6,8 @@ use bytes::Bytes;
 use engine::fuzzing::World;
 use engine::io::simulated::OpKind;
 use engine::{
-    CheckpointError, CheckpointOrigin, Entry, Event, Location, Position, ReadError, Wanted,
+    Check, CheckpointError, CheckpointOrigin, Entry, Event, Location, OpenError, Position,
+    ReadError, Wanted,
 };
 
 const INSTALLED: CheckpointOrigin = CheckpointOrigin::Installed;
@@ -134,6 +135,34 @@ fn what_is_not_the_wanted_value_is_an_error_of_that_value_alone() {
         for result in wrong {
             assert!(matches!(result, Err(ReadError::ValueDamaged { .. })), "{result:?}");
         }
+    }
+}
+
+/// As much memory was allocated as the length said, up to 4 GiB, before anything was read.
+#[test]
+fn a_value_that_would_reach_beyond_its_slot_is_refused_unread() {
+    for tail_bytes_max in [0, 64 << 20] {
+        let mut world = World::opened(71);
+        world.options.tail_bytes_max = tail_bytes_max;
+        world.open_and_check("with another tail");
+        world.append_entries(1, 3, 5_000);
+        world.settle();
+        let (right, value) = all_wanted(&mut world).swap_remove(1);
+        let slot = right.location.slot();
+        let wrong = [
+            Wanted { value_bytes: u32::MAX, ..right.clone() },
+            Wanted { location: Location::new(slot, (1 << 20) - 16), ..right.clone() },
+            Wanted { location: Location::new(slot, (1 << 30) - 16), ..right.clone() },
+        ];
+        let read_before = world.disk.counters().bytes_read;
+        let results = world.read_values(wrong.to_vec());
+        for result in results {
+            let refused =
+                matches!(result, Err(ReadError::ValueDamaged { check: Check::Range, .. }));
+            assert!(refused, "{result:?}");
+        }
+        assert_eq!(world.disk.counters().bytes_read, read_before);
+        assert_eq!(world.read_values(vec![right]).remove(0).unwrap(), value);
     }
 }
 
