@@ -232,7 +232,7 @@ pub enum OpenError {
         /// What was asked for.
         expected: u64,
     },
-    /// A slot is absent although META or a higher-numbered slot shows that it was there.
+    /// A slot is absent although META, a higher-numbered slot or a checkpoint shows that it was there.
     #[error("{dir}/seg/{slot:08x}.seg is missing; restore it or rebuild this node from its peers")]
     SlotMissing {
         /// The directory.

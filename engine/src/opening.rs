@@ -91,6 +91,7 @@ pub fn open_with<D: Disk>(
     let (mut meta, created) = opening.meta(&options, identity)?;
     let mut files = opening.slots(&meta)?;
     let checkpoints = opening.checkpoints(&meta, sink)?;
+    opening.check_named_slots(&files, &checkpoints)?;
     let log = opening.recover(&meta, &files, &checkpoints)?;
     let kept = opening.settle(checkpoints, &log)?;
     if files.is_empty() {
@@ -342,6 +343,19 @@ impl Opening<'_> {
         }
         let slots = self.checkpoint_slots(&header, file)?;
         Ok(Kept::new(header.info, header.salt, file, slots))
+    }
+
+    /// A slot whose absence leaves no hole is missed by the checkpoint whose values lie in it.
+    fn check_named_slots(
+        &self,
+        files: &[FileId],
+        checkpoints: &Checkpoints,
+    ) -> Result<(), OpenError> {
+        let named = checkpoints.good.iter().flat_map(Kept::slots);
+        match named.copied().find(|slot| *slot as usize >= files.len()) {
+            Some(slot) => Err(OpenError::SlotMissing { dir: self.dir.clone(), slot }),
+            None => Ok(()),
+        }
     }
 
     /// The table of slots at the start of a checkpoint.

@@ -166,6 +166,25 @@ fn a_value_that_would_reach_beyond_its_slot_is_refused_unread() {
     }
 }
 
+/// The open panicked: it took a slot for held that it had no file of.
+#[test]
+fn a_directory_without_a_slot_that_a_checkpoint_names_is_refused_and_nothing_deleted() {
+    let mut world = World::opened(72);
+    world.append_entries(1, 3, 5_000);
+    world.settle();
+    world.turn_until("slots", |world| world.engine().status().slots_ready > 0);
+    // The last file by number is the one whose absence leaves no hole; no entry lies there.
+    let last = u32::try_from(world.engine().status().slots).unwrap() - 1;
+    world.slots = vec![0, last];
+    world.checkpoint_here();
+    world.engine = None;
+    world.disk.remove_file(&format!("seg/{last:08x}.seg"));
+    let files = world.disk.files();
+    let error = world.try_open().err().unwrap();
+    assert!(matches!(error, OpenError::SlotMissing { slot, .. } if slot == last), "{error}");
+    assert_eq!(world.disk.files(), files);
+}
+
 #[test]
 fn a_read_that_the_device_refuses_halts_nothing_and_can_be_repeated() {
     let mut world = World::opened(64);
