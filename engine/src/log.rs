@@ -104,6 +104,44 @@ pub(crate) struct LogCounters {
     pub(crate) padding_bytes: u64,
 }
 
+/// What in the queue replaces what is before it in the queue: an entry that goes into its frame only to be replaced by
+/// one that waits behind it has no place, for its index is the other's.
+#[derive(Debug, Default)]
+struct Replacements {
+    /// Entries and resets that were queued, and that went into a frame.
+    queued: u64,
+    staged: u64,
+    /// The number of each that replaces others and waits, and the first index that it replaces.
+    waiting: VecDeque<(u64, u64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Stays,
+    IsReplaced,
+}
+
+impl Replacements {
+    fn queue(&mut self) {
+        self.queued += 1;
+    }
+
+    fn queue_replacing(&mut self, from: u64) {
+        self.queued += 1;
+        self.waiting.push_back((self.queued, from));
+    }
+
+    /// The next one goes into a frame: whether what waits behind it replaces the entry of this index.
+    fn stage(&mut self, index: u64) -> Fate {
+        self.staged += 1;
+        while self.waiting.front().is_some_and(|(number, _)| *number <= self.staged) {
+            self.waiting.pop_front();
+        }
+        let is_replaced = self.waiting.iter().any(|(_, from)| *from <= index);
+        if is_replaced { Fate::IsReplaced } else { Fate::Stays }
+    }
+}
+
 /// Values that belong to no entry, on their way into a checkpoint.
 #[derive(Debug, Default)]
 struct Values {
@@ -138,6 +176,7 @@ pub(crate) struct Log {
     index: LogIndex,
     tail: SharedTail,
     places: Places,
+    replacements: Replacements,
     values: Values,
     hard_state: HardState,
     prev: Predecessor,
@@ -188,6 +227,7 @@ impl Log {
             staged: Vec::new(),
             tail: Arc::new(RwLock::new(Tail::new(options.tail_bytes_max))),
             places: recovered.places,
+            replacements: Replacements::default(),
             values: Values::default(),
             hard_state,
             prev,
@@ -319,6 +359,7 @@ impl Log {
             self.queued_start = at;
             self.queued_last = at;
             self.places.truncate_from(at.index + 1);
+            self.replacements.queue_replacing(0);
             self.queue.push_back(Queued::Reset(at));
         }
         for entry in entries {
@@ -359,6 +400,11 @@ impl Log {
         assert!(index <= self.queued_last.index + 1, "entry {index} leaves a gap");
         assert!(index > self.queued_start.index, "entry {index} is before the log's start");
         assert!(payload.len() <= self.options.entry_bytes_max(), "entry {index} is too large");
+        if index <= self.queued_last.index {
+            self.replacements.queue_replacing(index);
+        } else {
+            self.replacements.queue();
+        }
         self.queued_last = Position { index, term };
         self.places.truncate_from(index);
         self.queued_bytes += record_bytes(payload.len());
@@ -608,10 +654,13 @@ impl Log {
                 Staged::Entry(Entry { index, term, .. }) => {
                     let at = Position { index: *index, term: *term };
                     self.index.entry(at).expect("append has checked the indices");
-                    self.places.push(*index, place);
+                    if self.replacements.stage(*index) == Fate::Stays {
+                        self.places.push(*index, place);
+                    }
                 }
                 Staged::Values(id, _) => self.values.place(*id, place, self.built_seq + 1),
                 Staged::Reset(at) => {
+                    self.replacements.stage(at.index);
                     self.index.reset(*at);
                     resets = true;
                 }

@@ -114,6 +114,35 @@ fn an_entry_that_replaces_another_has_its_own_place() {
     assert_eq!(assert_readable(&mut world, "after a start"), 8);
 }
 
+/// Both an entry and the one that replaces it waited for a frame. The older one went first, and its place counted as the
+/// newer one's until that had a frame: an entry that others had committed by then was applied with it.
+#[test]
+fn an_entry_that_waits_behind_the_one_it_replaces_is_never_at_its_place() {
+    for steps in 0..2 {
+        let mut world = World::opened(71);
+        world.append_after(0, 1, 60, 60_000);
+        (0..steps).for_each(|_| world.turn().unwrap());
+        world.append_after(20, 2, 1, 100);
+        let write = world.oracle.next_write() - 1;
+        let mut places = Vec::new();
+        loop {
+            let durable =
+                |event: &Event| matches!(event, Event::Durable { write: w } if *w == write);
+            let is_durable = world.events.iter().any(durable);
+            places.extend(world.engine().place(21));
+            assert_eq!(world.engine().place(22), None);
+            if is_durable {
+                break;
+            }
+            world.turn().unwrap();
+        }
+        places.dedup();
+        assert_eq!(places.len(), 1, "{places:?}");
+        world.settle();
+        assert_eq!(assert_readable(&mut world, "after the replacement"), 21);
+    }
+}
+
 #[test]
 fn what_is_not_the_wanted_value_is_an_error_of_that_value_alone() {
     let mut world = World::opened(63);
