@@ -57,6 +57,8 @@ enum State {
     Failing,
     Closing,
     Removing,
+    /// It had its name: the directory forgets it for good, before anything that it needed is given up.
+    SyncingRemoval,
 }
 
 #[derive(Debug)]
@@ -346,6 +348,7 @@ impl CheckpointWriter {
             State::SyncingDir => "sync directory of",
             State::Closing => "close",
             State::Removing => "remove",
+            State::SyncingRemoval => "sync directory of removed",
         }
     }
 
@@ -412,7 +415,13 @@ impl CheckpointWriter {
                 self.state = State::Removing;
                 self.submit(Op::Remove { path: self.path.clone() }, disk);
             }
-            State::Removing => return self.failure.take().map(Outcome::Failed),
+            State::Removing if self.path == self.final_path() => {
+                self.state = State::SyncingRemoval;
+                self.submit(Op::SyncDir { path: CHECKPOINT_DIR.to_owned() }, disk);
+            }
+            State::Removing | State::SyncingRemoval => {
+                return self.failure.take().map(Outcome::Failed);
+            }
         }
         None
     }

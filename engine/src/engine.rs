@@ -55,6 +55,8 @@ pub struct Engine<D: Disk> {
     reads: Reads,
     /// Local, installed.
     writers: [Option<CheckpointWriter>; 2],
+    /// Values that are settled when the installed checkpoint in progress has ended, by their newest name.
+    settle_after: Option<u64>,
     attempts: u64,
     checkpoint_bytes: u64,
     /// Bytes of the log after the newest checkpoint that the open found, and since when newer ones count.
@@ -111,6 +113,7 @@ impl<D: Disk> Engine<D> {
             reader,
             reads: Reads::default(),
             writers: [None, None],
+            settle_after: None,
             attempts: 0,
             checkpoint_bytes: 0,
             log_bytes_at_checkpoint: LogBytes { before, consumed: 0 },
@@ -319,9 +322,16 @@ impl<D: Disk> Engine<D> {
         self.log.append_values(payload)
     }
 
-    /// The values that were appended so far are those of a durable checkpoint, or nobody's any more.
+    /// The values that were appended so far are those of a durable checkpoint, or nobody's any more. While an installed
+    /// checkpoint ends, having been aborted, its values are kept: until its name is gone for good a power cut may bring
+    /// it back.
     pub fn values_settled(&mut self) {
-        self.log.release_values();
+        let upto = self.log.newest_values();
+        if self.writers[slot_of(CheckpointOrigin::Installed)].is_some() {
+            self.settle_after = Some(upto);
+        } else {
+            self.log.release_values_upto(upto);
+        }
     }
 
     /// Log bytes after the newest checkpoint, whole slots where a segment has been sealed.
@@ -564,6 +574,11 @@ impl<D: Disk> Engine<D> {
     ) {
         let writer = self.writers[slot_of(origin)].take().expect("it has just ended");
         self.checkpoint_bytes += writer.written_bytes();
+        if origin == CheckpointOrigin::Installed
+            && let Some(upto) = self.settle_after.take()
+        {
+            self.log.release_values_upto(upto);
+        }
         match outcome {
             Outcome::Failed(error) => events.push(Event::CheckpointFailed { origin, error }),
             Outcome::Durable(kept) => {

@@ -153,8 +153,8 @@ struct Values {
     queued: usize,
     /// Those that have a place that nobody was told yet.
     placed: Vec<(u64, Location)>,
-    /// The first and the last frame that holds some.
-    seqs: Option<(u64, u64)>,
+    /// Those that are not settled, by name, and the frame that holds them.
+    held: VecDeque<(u64, u64)>,
 }
 
 /// The log that is written.
@@ -385,14 +385,19 @@ impl Log {
 
     /// Whether all values that were appended are durable.
     pub(crate) fn has_durable_values(&self) -> bool {
-        let last = self.values.seqs.map_or(0, |(_, last)| last);
+        let last = self.values.held.back().map_or(0, |(_, seq)| *seq);
         self.values.queued == 0 && last <= self.durable_seq
     }
 
-    /// The values that were appended so far are held by a checkpoint, or by nobody.
-    pub(crate) fn release_values(&mut self) {
-        self.values.settled = self.values.named;
-        self.values.seqs = None;
+    /// The name of the values that were appended last.
+    pub(crate) fn newest_values(&self) -> u64 {
+        self.values.named
+    }
+
+    /// The values up to this name are held by a checkpoint, or by nobody.
+    pub(crate) fn release_values_upto(&mut self, name: u64) {
+        self.values.settled = self.values.settled.max(name);
+        self.values.held.retain(|(held, _)| *held > name);
     }
 
     fn append_entry(&mut self, entry: Entry) {
@@ -797,7 +802,8 @@ impl Log {
             None if !self.in_flight.is_empty() => return,
             None => u64::MAX,
         };
-        let needed_from = self.values.seqs.map_or(needed_from, |(first, _)| first.min(needed_from));
+        let needed_from =
+            self.values.held.front().map_or(needed_from, |(_, seq)| (*seq).min(needed_from));
         while self.chain.front().is_some_and(|segment| segment.last_seq < needed_from) {
             let segment = self.chain.pop_front().expect("it was just seen");
             freed.push(segment.slot);
@@ -811,8 +817,6 @@ impl Values {
         if id <= self.settled {
             return;
         }
-        let (first, last) = self.seqs.get_or_insert((seq, seq));
-        *first = (*first).min(seq);
-        *last = seq;
+        self.held.push_back((id, seq));
     }
 }

@@ -10,6 +10,7 @@ use crate::checkpoint::file_bytes_of;
 use crate::error::Fault;
 use crate::format::checkpoint_path;
 use crate::io::{Class, Disk, Done, FileId, Op};
+use crate::slots::is_full;
 use crate::tags::Owner;
 use crate::types::{CheckpointInfo, Position};
 
@@ -193,11 +194,12 @@ impl Retained {
         disk.submit(Class::Background, Owner::Removal.tag(), op);
     }
 
-    /// That step has ended. A file that is gone already is as good.
+    /// That step has ended. A file that is gone already is as good; and where a file system wants room to make a file
+    /// shorter and has none, closing it frees all of it.
     pub(crate) fn complete(&mut self, result: io::Result<Done>) -> Result<(), Fault> {
         self.is_removing = false;
         match result {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(source) if source.kind() != io::ErrorKind::NotFound && !is_full(&source) => {
                 Err(Fault { what: "remove an old checkpoint".to_owned(), source })
             }
             _ => Ok(()),

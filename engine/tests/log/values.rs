@@ -373,3 +373,54 @@ fn a_crash_at_any_operation_of_an_install_leaves_a_log_whose_values_can_be_read(
     }
     assert!(installed > 1 && operations > installed + 5, "{installed} of {operations}");
 }
+
+/// An install that is given up after so many turns, and another one whose values fill several slots.
+fn give_up_and_begin_anew(world: &mut World, at: Position, turns: usize) {
+    assert!(world.checkpoint_begin(at, INSTALLED).is_ok());
+    let mut pushed = 0;
+    while !world.checkpoint_push(at, INSTALLED, &mut pushed, 500) {
+        world.turn().unwrap();
+    }
+    (0..turns).for_each(|_| world.turn().unwrap());
+    world.engine().checkpoint_abort(INSTALLED);
+    world.engine().values_settled();
+    for _ in 0..30 {
+        world.engine().append_values(Bytes::from(vec![9; 200_000]));
+        (0..6).for_each(|_| world.turn().unwrap());
+        world.engine().values_settled();
+    }
+}
+
+/// Its values were given up when it was: while its name was still being removed. A power cut brought the name back, and its
+/// values were gone.
+#[test]
+fn an_aborted_install_that_a_power_cut_brings_back_still_has_its_values() {
+    let mut brought_back = 0;
+    for (turns, operations) in
+        (0..16).flat_map(|turns| (1..120).step_by(3).map(move |n| (turns, n)))
+    {
+        let mut world = World::opened(72);
+        let wanted = place_values(&mut world, &batch());
+        world.settle();
+        // A sealed slot, so that it could be used anew.
+        for _ in 0..6 {
+            world.engine().append_values(Bytes::from(vec![8; 200_000]));
+        }
+        world.settle();
+        world.slots = vec![wanted.location.slot()];
+        let at = Position { index: 100, term: 2 };
+        world.with_power_for(operations, |world| give_up_and_begin_anew(world, at, turns));
+        world.disk.crash_drop_all();
+        let recovered = world.open_and_check(&format!("{turns} turns, {operations} operations"));
+        if recovered.checkpoint.is_some_and(|info| info.at == at) {
+            brought_back += 1;
+            let value = world.read_values(vec![wanted]).remove(0);
+            assert_eq!(
+                value.unwrap(),
+                batch().slice(16..),
+                "{turns} turns, {operations} operations"
+            );
+        }
+    }
+    assert!(brought_back > 0);
+}
