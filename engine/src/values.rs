@@ -22,7 +22,7 @@ use crate::types::{Location, Wanted};
 /// Values that lie near each other are read together up to this size.
 const SPAN_BYTES_MAX: u64 = 256 << 10;
 /// Bytes between two values that are read rather than asked for apart.
-const GAP_BYTES_MAX: u64 = 16 << 10;
+const GAP_BYTES_MAX: u64 = 4 << 10;
 
 /// Reads what is in memory, on any thread.
 #[derive(Clone, Debug)]

@@ -293,6 +293,7 @@ impl Connection {
 
     /// Everything that can be answered, and the end.
     async fn write_last_answers(&mut self, write: &mut WriteHalf<'_>) -> io::Result<()> {
+        self.refuse_fetches();
         while self.output.has_remaining() || !self.confirmed.is_empty() {
             self.answer_reads();
             self.refuse_fetches();

@@ -223,6 +223,11 @@ fn refused(code: ErrorCode, certainty: Certainty, message: &str) -> Response {
     Response::Error(Error::new(code, certainty, message))
 }
 
+/// What reading one value from the disk may bring in besides.
+const READ_BYTES_AROUND: usize = 8 << 10;
+/// A page ends before it needs more values than this from the disk.
+const PAGE_READS_MAX: usize = 1_024;
+
 /// A read that was looked up and lacks values.
 #[derive(Debug)]
 pub struct Fetch {
@@ -272,7 +277,7 @@ impl Fetch {
         self.request_id
     }
 
-    /// Bytes that it will hold when the values have come.
+    /// Bytes that it may hold when the values have come, with the blocks around them.
     pub fn bytes(&self) -> usize {
         self.wanted_bytes
     }
@@ -348,7 +353,8 @@ impl View<'_> {
 
     /// The state is guarded still, so the slots of `wanted` are those of its items until the pin holds them.
     fn fetch(&self, request_id: u64, page: Page, wanted: Vec<Wanted>) -> Fetch {
-        let wanted_bytes = wanted.iter().map(|wanted| wanted.value_bytes as usize).sum();
+        let cost = |wanted: &Wanted| wanted.value_bytes as usize + READ_BYTES_AROUND;
+        let wanted_bytes = wanted.iter().map(cost).sum();
         let revision = self.state.revision();
         let pin = (!wanted.is_empty()).then(|| self.reader.pin());
         Fetch { request_id, revision, page, pin, wanted, wanted_bytes }
@@ -429,7 +435,8 @@ fn answer_range(
     let (mut items, mut wanted, mut bytes, mut more) = (Vec::new(), Vec::new(), 0, false);
     for (key, item) in view.state.scan(&range.start, range.end.as_deref()) {
         let item_bytes = RangeReply::item_bytes(key, item.value_bytes as usize);
-        if items.len() == limit || !RangeReply::has_room(items.len(), bytes, item_bytes) {
+        let is_full = items.len() == limit || wanted.len() == PAGE_READS_MAX;
+        if is_full || !RangeReply::has_room(items.len(), bytes, item_bytes) {
             more = true;
             break;
         }

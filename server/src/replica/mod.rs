@@ -675,7 +675,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         match event {
             EngineEvent::Durable { write } => self.raft.wrote(WriteSeq(write)),
             EngineEvent::Entries { id, result } => self.handle_entries(id, result)?,
-            EngineEvent::Values { id, results } => self.handle_values(id, results)?,
+            EngineEvent::Values { id, results } => self.handle_values(id, results),
             EngineEvent::ValuesPlaced { id, location } => {
                 if let Some(receiver) = &mut self.receiver {
                     receiver.placed(id, location);
@@ -717,11 +717,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         Ok(())
     }
 
-    fn handle_values(
-        &mut self,
-        id: u64,
-        mut results: Vec<Result<Bytes, engine::ReadError>>,
-    ) -> Result<(), ReplicaError> {
+    fn handle_values(&mut self, id: u64, mut results: Vec<Result<Bytes, engine::ReadError>>) {
         match self.values.ended(id) {
             None => {}
             Some(Purpose::Fetch(reply_to)) => self.out.answer(reply_to, Answer::Values(results)),
@@ -730,12 +726,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             }
             Some(Purpose::Compare(location)) => {
                 let value = results.pop().expect("each value to compare is read alone");
-                let index = self.applied.index.next().0;
-                let value = value.map_err(|source| ReplicaError::Value { index, source })?;
                 self.values.compare_arrived(location, value);
             }
         }
-        Ok(())
     }
 
     fn handle_checkpoint(&mut self) {
@@ -846,7 +839,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             }
             PeerMessage::SnapshotPull { send, offset } => {
                 let Replica { senders, engine, values, out, .. } = self;
-                if !senders.pull(&mut Means { engine, values, out }, send, offset) {
+                if !senders.pull(&mut Means { engine, values, out }, (from, send), offset) {
                     let gone = PeerMessage::SnapshotGone { send };
                     self.out.send(from, link, raft::Lane::Bulk, gone);
                 }

@@ -29,8 +29,8 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 struct Compared {
     wanted: Wanted,
-    /// None while it is read.
-    value: Option<Bytes>,
+    /// None while it is read. An error counts only for an entry that is applied: others may never be.
+    value: Option<Result<Bytes, ReadError>>,
     /// The last entry that was seen to compare it.
     index: u64,
 }
@@ -94,11 +94,11 @@ impl Values {
         for wanted in state.compared(payload) {
             let location = wanted.location;
             let value = match engine.reader().recent(&wanted) {
-                Some(value) => Some(value?),
+                Some(value) => Some(value),
                 None => self.compare(engine, index, wanted),
             };
             match value {
-                Some(value) => drop(loaded.insert(location, value)),
+                Some(value) => drop(loaded.insert(location, value?)),
                 None => is_complete = false,
             }
         }
@@ -111,7 +111,7 @@ impl Values {
         engine: &mut Engine<D>,
         index: u64,
         wanted: Wanted,
-    ) -> Option<Bytes> {
+    ) -> Option<Result<Bytes, ReadError>> {
         let location = wanted.location;
         if let Some(compared) = self.compared.get_mut(&location)
             && compared.wanted == wanted
@@ -127,10 +127,13 @@ impl Values {
 
     /// The disk has brought a value that entries compare. One whose place was taken by another meanwhile is dropped:
     /// the later request brings its own.
-    pub(super) fn compare_arrived(&mut self, location: Location, value: Bytes) {
+    pub(super) fn compare_arrived(&mut self, location: Location, value: Result<Bytes, ReadError>) {
         let is_it = |compared: &Compared| {
-            compared.wanted.value_bytes as usize == value.len()
-                && compared.wanted.checksum == crc32fast::hash(&value)
+            compared.value.is_none()
+                && value.as_ref().map_or(true, |value| {
+                    compared.wanted.value_bytes as usize == value.len()
+                        && compared.wanted.checksum == crc32fast::hash(value)
+                })
         };
         if let Some(compared) = self.compared.get_mut(&location)
             && is_it(compared)

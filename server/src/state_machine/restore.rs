@@ -85,6 +85,9 @@ pub enum RestoreError {
 /// No counter gets there by counting; beyond it the next step could overflow.
 const COUNTER_MAX: u64 = 1 << 63;
 
+/// More slots than any directory has.
+const SLOTS_MAX: u32 = 1 << 22;
+
 /// Builds a state from a snapshot.
 pub struct Restorer {
     /// Received bytes that do not make a whole record yet.
@@ -666,6 +669,7 @@ fn decode_key<'a>(
                 return Ok(None);
             };
             let location = location.and_then(Location::from_u64);
+            let location = location.filter(|location| location.slot() < SLOTS_MAX);
             item.value = Stored::At(location.ok_or("its location cannot be")?);
             Ok(Some((key, item, &[])))
         }

@@ -159,7 +159,10 @@ impl Receiver {
         let at = Position { index: self.meta.last.index.0, term: self.meta.last.term.0 };
         let (bytes, slots) = (state.view_bytes_estimate(), state.view_slots().to_vec());
         match engine.checkpoint_begin(at, CheckpointOrigin::Installed, bytes, slots) {
-            Err(CheckpointError::NotDurable { .. }) => self.phase = Phase::Settling(state),
+            // The values are on their way, or an earlier attempt is still being taken back.
+            Err(CheckpointError::NotDurable { .. } | CheckpointError::InProgress) => {
+                self.phase = Phase::Settling(state);
+            }
             Err(error) => return Progress::Failed(error.to_string()),
             Ok(()) => {
                 let mut head = Vec::new();

@@ -19,6 +19,9 @@ use crate::state_machine::{Expander, Piece};
 /// The reads of checkpoint bytes that are under way carry this bit, apart from the core's loads.
 const READ_ID_BIT: u64 = 1 << 63;
 
+/// Values in one chunk: each may cost a read of blocks of its own.
+const CHUNK_VALUES_MAX: usize = 1_024;
+
 #[derive(Debug)]
 struct Sending {
     peer: NodeId,
@@ -28,6 +31,8 @@ struct Sending {
     /// The chunk that was asked for and not given.
     wanted: bool,
     is_reading: bool,
+    /// Something of it could not be read: nothing more is given.
+    is_over: bool,
     /// The last chunk and its offset: it may be asked for again.
     last: Option<(u64, Bytes)>,
 }
@@ -75,9 +80,16 @@ impl Senders {
             self.waiting.push((send, peer, link));
             return None;
         };
-        let (wanted, is_reading) = (false, false);
-        let stream = Stream::default();
-        let sending = Sending { peer, link, info, stream, wanted, is_reading, last: None };
+        let sending = Sending {
+            peer,
+            link,
+            info,
+            stream: Stream::default(),
+            wanted: false,
+            is_reading: false,
+            is_over: false,
+            last: None,
+        };
         self.sending.insert(send.0, sending);
         Some(info)
     }
@@ -100,10 +112,13 @@ impl Senders {
     pub(in super::super) fn pull<D: Disk, O: Outbox>(
         &mut self,
         means: &mut Means<'_, D, O>,
-        send: SendId,
+        (from, send): (NodeId, SendId),
         offset: u64,
     ) -> bool {
         let Some(sending) = self.sending.get_mut(&send.0) else { return false };
+        if sending.peer != from || sending.is_over {
+            return false;
+        }
         if let Some((last, bytes)) = &sending.last
             && *last == offset
         {
@@ -196,6 +211,8 @@ impl Sending {
     fn give_up(&mut self, send: SendId, error: &str, out: &mut impl Outbox) {
         tracing::warn!(error, peer = %self.peer, "a snapshot that a peer needs cannot be read");
         self.wanted = false;
+        self.is_over = true;
+        self.last = None;
         out.send(self.peer, self.link, Lane::Bulk, PeerMessage::SnapshotGone { send });
     }
 }
@@ -224,6 +241,7 @@ impl Stream {
     fn take_chunk(&mut self) -> Vec<Wanted> {
         let (mut bytes, mut wanted) = (0, Vec::new());
         while bytes < CHUNK_BYTES
+            && wanted.len() < CHUNK_VALUES_MAX
             && let Some(piece) = self.pieces.pop_front()
         {
             bytes += match &piece {
