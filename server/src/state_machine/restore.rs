@@ -72,6 +72,14 @@ pub enum RestoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The values' lengths do not add up to what the header says.
+    #[error("long values of the snapshot add {found} bytes to a checkpoint, its header says {stated}")]
+    LocatedBytes {
+        /// The sum in the header.
+        stated: u64,
+        /// The sum over the items.
+        found: u64,
+    },
     /// Every item is sound but together they are not the state that was written.
     #[error("the restored state has hash {found:032x}, the snapshot says {stated:032x}")]
     Hash {
@@ -246,6 +254,10 @@ impl Restorer {
             count => return Err(RestoreError::Queued { count }),
         }
         self.state.keys = self.keys.finish();
+        let (stated, found) = (header.located_bytes, self.state.keys.located_bytes());
+        if stated != found {
+            return Err(RestoreError::LocatedBytes { stated, found });
+        }
         match self.state.hash() {
             found if found == header.hash => Ok(self.state),
             found => Err(RestoreError::Hash { stated: header.hash, found }),
