@@ -86,7 +86,7 @@ impl<V> Run<V> {
     }
 
     fn first(&self) -> Option<&[u8]> {
-        let items = self.leaves.first().map_or(&self.open[..], Node::items);
+        let items = self.leaves.first().map_or(&self.open[..], |leaf| leaf.leaf().items());
         items.first().map(|item| item.key.as_slice())
     }
 }

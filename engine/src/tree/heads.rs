@@ -103,7 +103,8 @@ impl Heads {
     /// Reads a word of every line; see [`super::warm`].
     #[inline]
     pub(super) fn touch(&self) -> usize {
-        self.lines.iter().fold(0, |sum, line| sum ^ line[0] as usize)
+        let lines = self.lines.iter().fold(0, |sum, line| sum ^ line[0] as usize);
+        lines ^ self.lines[FANOUT / LINE - 1][LINE - 1] as usize
     }
 
     /// Where a key with the head of `key` is, or would be.

@@ -6,6 +6,7 @@ use super::key::Key;
 use super::node::{Node, WIDTH_JOINED_MAX, WIDTH_MIN, insert_tightly, touch_owners, trim};
 
 /// One separator stands between every two children: the left one's keys are below it, the right one's are not.
+#[repr(C)]
 pub(super) struct Inner<V> {
     heads: Heads,
     separators: Vec<Key>,
@@ -48,7 +49,7 @@ impl<V> Inner<V> {
     /// As [`super::leaf::Leaf::touch`].
     #[inline]
     pub(super) fn touch(&self) -> usize {
-        self.heads.touch() ^ self.separators.len()
+        self.heads.touch()
     }
 
     pub(super) fn into_children(self) -> Vec<Node<V>> {

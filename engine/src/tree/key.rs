@@ -34,6 +34,15 @@ impl Key {
         common_prefix(self.as_slice(), other.as_slice())
     }
 
+    /// Reads both ends of what lies inside its item.
+    #[inline]
+    pub(super) fn touch(&self) -> usize {
+        match self {
+            Key::Short(_, bytes) => bytes[SHORT_BYTES_MAX - 1].into(),
+            Key::Long(bytes) => bytes.len(),
+        }
+    }
+
     #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {

@@ -18,6 +18,7 @@ impl<V> Keyed for Item<V> {
 }
 
 #[derive(Clone)]
+#[repr(C)]
 pub(super) struct Leaf<V> {
     heads: Heads,
     items: Vec<Item<V>>,
@@ -44,14 +45,19 @@ impl<V> Leaf<V> {
     /// Reads a word of each of its cache lines.
     #[inline]
     pub(super) fn touch(&self) -> usize {
-        self.heads.touch() ^ self.items.len()
+        self.heads.touch()
     }
 
-    /// Reads the item that a key probably has, and the beginning of the next, where the lines of its value end.
+    /// Where a key probably is.
     #[inline]
-    pub(super) fn touch_item(&self, key: &[u8]) -> usize {
-        let likely = self.items.iter().skip(self.heads.guess(key)).take(2);
-        likely.fold(0, |sum, item| sum ^ item.key.as_slice().len())
+    pub(super) fn guess(&self, key: &[u8]) -> usize {
+        self.heads.guess(key)
+    }
+
+    /// Reads the item at a place, and the beginning of the next, where the lines of its value end.
+    #[inline]
+    pub(super) fn touch_item(&self, at: usize) -> usize {
+        self.items.iter().skip(at).take(2).fold(0, |sum, item| sum ^ item.key.touch())
     }
 
     pub(super) fn value_mut(&mut self, at: usize) -> &mut V {

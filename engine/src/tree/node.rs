@@ -4,7 +4,7 @@ use super::fences::Fences;
 use super::heads::FANOUT;
 use super::inner::Inner;
 use super::key::Key;
-use super::leaf::{Item, Leaf};
+use super::leaf::Leaf;
 use super::warm::read;
 use std::sync::Arc;
 
@@ -20,8 +20,10 @@ const HEIGHT_MAX: usize = 16;
 /// A node, and whoever shares it.
 pub(super) struct Node<V>(Arc<Kind<V>>);
 
-/// Both kinds lie behind one pointer, so that those of a parent's children fill few cache lines.
+/// Both kinds lie behind one pointer, so that those of a parent's children fill few cache lines. Both begin with their
+/// heads, at the same place, so that these can be loaded before it is known which kind it is.
 #[derive(Clone)]
+#[repr(C)]
 pub(super) enum Kind<V> {
     Inner(Inner<V>),
     Leaf(Leaf<V>),
@@ -67,10 +69,11 @@ impl<V> Node<V> {
         }
     }
 
-    /// The items of a leaf.
-    pub(super) fn items(&self) -> &[Item<V>] {
+    /// Requires: it is a leaf.
+    #[inline]
+    pub(super) fn leaf(&self) -> &Leaf<V> {
         match self.kind() {
-            Kind::Leaf(leaf) => leaf.items(),
+            Kind::Leaf(leaf) => leaf,
             Kind::Inner(_) => unreachable!("leaves are equally deep"),
         }
     }

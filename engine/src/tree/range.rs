@@ -39,7 +39,7 @@ impl<'a, V> Iterator for Range<'a, V> {
                 return Some((item.key.as_slice(), &item.value));
             }
             match self.front.leaves.next() {
-                Some(leaf) => self.front.items = leaf.items().iter(),
+                Some(leaf) => self.front.items = leaf.leaf().items().iter(),
                 None => self.front = Place::of(self.root, rank).and_after(),
             }
         }
@@ -59,7 +59,7 @@ impl<V> DoubleEndedIterator for Range<'_, V> {
                 return Some((item.key.as_slice(), &item.value));
             }
             match self.back.leaves.next_back() {
-                Some(leaf) => self.back.items = leaf.items().iter(),
+                Some(leaf) => self.back.items = leaf.leaf().items().iter(),
                 None => self.back = Place::of(self.root, rank).and_before(),
             }
         }
@@ -95,7 +95,7 @@ impl<'a, V> Place<'a, V> {
             node = &siblings[leaf_at];
         }
         let item_at = usize::try_from(rank).expect("within a leaf");
-        Place { siblings, leaf_at, items: node.items(), item_at }
+        Place { siblings, leaf_at, items: node.leaf().items(), item_at }
     }
 
     fn and_after(self) -> Side<'a, V> {

@@ -5,7 +5,7 @@
 use super::node::{Kind, Node};
 use std::hint::black_box;
 
-/// Keys that go down together. With half as many memory idles, and twice as many are no faster.
+/// Keys that go down together. With half as many memory idles, and twice as many are hardly faster.
 const GROUP: usize = 16;
 
 pub(super) fn warm<V>(root: &Node<V>, keys: &[&[u8]]) {
@@ -16,11 +16,17 @@ pub(super) fn warm<V>(root: &Node<V>, keys: &[&[u8]]) {
         while descend(nodes, keys) {
             read(nodes.iter().map(|node| node.touch()));
         }
-        read(nodes.iter().zip(keys).map(|(node, key)| match node.kind() {
-            Kind::Leaf(leaf) => leaf.touch_item(key),
-            Kind::Inner(_) => 0,
-        }));
+        warm_items(nodes, keys);
     }
+}
+
+/// The places first, then all the reads: as many as are few instructions apart go on at once.
+fn warm_items<V>(leaves: &[&Node<V>], keys: &[&[u8]]) {
+    let mut places = [0; GROUP];
+    for ((place, leaf), key) in places.iter_mut().zip(leaves).zip(keys) {
+        *place = leaf.leaf().guess(key);
+    }
+    read(leaves.iter().zip(places).map(|(leaf, place)| leaf.leaf().touch_item(place)));
 }
 
 /// Goes one level down with each key. False if these are leaves.

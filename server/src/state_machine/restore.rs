@@ -73,7 +73,9 @@ pub enum RestoreError {
         problem: &'static str,
     },
     /// The values' lengths do not add up to what the header says.
-    #[error("long values of the snapshot add {found} bytes to a checkpoint, its header says {stated}")]
+    #[error(
+        "long values of the snapshot add {found} bytes to a checkpoint, its header says {stated}"
+    )]
     LocatedBytes {
         /// The sum in the header.
         stated: u64,
