@@ -90,15 +90,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// CRC-32/IEEE of one piece.
+/// CRC-32/IEEE.
 pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
-}
-
-/// CRC-32/IEEE of two pieces as if they were one.
-pub(crate) fn crc_of_two(first: &[u8], second: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(first);
-    hasher.update(second);
-    hasher.finalize()
 }

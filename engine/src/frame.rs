@@ -14,7 +14,7 @@
 use bytes::Bytes;
 use crc32fast::Hasher;
 
-use crate::codec::{Reader, Writer, crc, crc_of_two};
+use crate::codec::{Reader, Writer, crc};
 use crate::error::Check;
 use crate::format::{
     BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_KIND_DATA, FRAME_KIND_NOTE, FRAME_MAGIC, NUMBER_MAX,
@@ -317,10 +317,15 @@ fn encode_line(line: &mut [u8], record: &Staged, payload: &[u8]) {
         Staged::Reset(at) => (RECORD_RESET, 0, *at),
         Staged::Values(..) => (RECORD_VALUES, 0, Position::default()),
     };
-    let (summary, checked) = line.split_at_mut(8);
-    Writer::new(checked).u64(at.index).u64(at.term).u8(kind).u8(entry_kind).zeros();
     let length = u32::try_from(payload.len()).expect("a frame is at most a quarter of 1 GiB");
-    Writer::new(summary).u32(length).u32(crc_of_two(checked, payload));
+    Writer::new(line)
+        .u32(length)
+        .u32(crc(payload))
+        .u64(at.index)
+        .u64(at.term)
+        .u8(kind)
+        .u8(entry_kind)
+        .zeros();
 }
 
 /// Reads and verifies every record of a frame.
@@ -379,11 +384,8 @@ fn records_of(
             return Err(Check::Range);
         }
         let payload = frame.get(start..start + record.bytes).ok_or(Check::Length)?;
-        if verify == Verify::Everything {
-            let (_, checked) = line.split_at_checked(8).ok_or(Check::Length)?;
-            if checksum != crc_of_two(checked, payload) {
-                return Err(Check::RecordChecksum);
-            }
+        if verify == Verify::Everything && checksum != crc(payload) {
+            return Err(Check::RecordChecksum);
         }
         start += record.bytes.next_multiple_of(RECORD_ALIGN_BYTES);
         records.push(record);
