@@ -30,6 +30,8 @@ pub const BODY_BYTES_MAX: usize = 20 << 20;
 pub const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(1);
 
 const HEADER_BYTES: usize = 16;
+/// Frames up to this long are copied out of the buffer that they came in.
+const COPIED_BYTES_MAX: usize = 128 << 10;
 /// Bodies beyond this many parts are refused, as no correct peer sends so many batches.
 const BATCHES_COUNT_MAX: usize = 65_536;
 
@@ -175,7 +177,7 @@ fn decode_frame(
         buf.reserve(HEADER_BYTES + bytes - buf.len());
         return Ok(None);
     }
-    let frame = buf.split_to(HEADER_BYTES + bytes).freeze();
+    let frame = take(buf, HEADER_BYTES + bytes);
     if crc32fast::hash(&frame[8..]) != crc {
         return Err(PeerFrameError::Checksum);
     }
@@ -183,6 +185,13 @@ fn decode_frame(
         return Err(PeerFrameError::Version { version });
     }
     Ok(Some((kind, frame.slice(HEADER_BYTES..))))
+}
+
+/// The first bytes of `buf`. Entries are kept for long, and what is kept of a buffer keeps all of it: so a frame that
+/// fills little of one is copied.
+fn take(buf: &mut BytesMut, bytes: usize) -> Bytes {
+    let frame = buf.split_to(bytes);
+    if bytes <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&frame) } else { frame.freeze() }
 }
 
 #[derive(Clone, Copy)]
@@ -679,6 +688,25 @@ mod tests {
         assert_eq!(decode(&mut wire, HELLO_BYTES_MAX), Ok(Some(message)));
         assert_eq!(decode(&mut wire, HELLO_BYTES_MAX), Ok(None));
         assert!(wire.is_empty());
+    }
+
+    /// Each entry that a follower kept for its peers held the 256 KiB that it was read into: a single client's puts
+    /// filled gigabytes, and clearing the memory for them took half of the processor.
+    #[test]
+    fn a_short_message_that_is_kept_does_not_keep_the_buffer_it_came_in() {
+        let message = |bytes| PeerMessage::SnapshotChunk {
+            send: SendId(6),
+            offset: 0,
+            total: 1 << 30,
+            bytes: vec![7; bytes].into(),
+        };
+        for (bytes, is_free) in [(400, true), (1 << 20, false)] {
+            let mut wire = BytesMut::with_capacity(2 << 20);
+            wire.extend_from_slice(&joined(&message(bytes)));
+            let kept = decode(&mut wire, BODY_BYTES_MAX).unwrap();
+            assert_eq!(wire.try_reclaim(2 << 20), is_free);
+            assert_eq!(kept, Some(message(bytes)));
+        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(crate) fn measure(dir: &Path, user_bytes: u64) -> io::Result<String> {
         "commands a frame | log / user | padding / log | pre-written / log | checkpoints / log | counters / device\n",
     );
     for commands in COMMANDS {
+        // Until frames of this size hold every key: padding among live values takes slots, too.
+        settle(&mut driver, &mut live, &mut next, commands)?;
         let before = Written::look(&driver)?;
         let user = run(&mut driver, &mut live, &mut next, commands, user_bytes)?;
         let after = Written::look(&driver)?;
@@ -79,6 +81,15 @@ fn line(table: &mut String, commands: u64, user: u64, before: &Written, after: &
     writeln!(table, "{commands} | {}", ratios.join(" | ")).expect("a string takes all");
 }
 
+/// Overwrites every key four times.
+fn settle(driver: &mut Driver, live: &mut Live, next: &mut u64, commands: u64) -> io::Result<()> {
+    let end = *next + 4 * KEYS;
+    while *next < end {
+        step(driver, live, next, commands)?;
+    }
+    Ok(())
+}
+
 /// Writes until so many bytes of keys and values are durable; how many they were.
 fn run(
     driver: &mut Driver,
@@ -91,23 +102,29 @@ fn run(
     // Small frames take long: a tenth of the bytes is enough to tell their ratio.
     let wanted = if commands < 64 { user_bytes / 10 } else { user_bytes };
     while user < wanted {
-        let payload = entry(*next, commands, KEYS, VALUE_BYTES);
-        let write = driver.append(&payload);
-        driver.wait_for(write)?;
-        let place = driver.engine.place(driver.last.index).expect("it is durable");
-        (*next..*next + commands).for_each(|number| live.put(number % KEYS, place.slot()));
-        driver.engine.forget_places_upto(driver.last.index);
-        *next += commands;
+        step(driver, live, next, commands)?;
         user += commands * (KEY_BYTES + VALUE_BYTES as u64);
-        if driver.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES {
-            driver.begin_checkpoint(CHECKPOINT_BYTES, live.slots());
-        }
     }
     while driver.is_checkpointing() {
         driver.wait(std::time::Duration::from_millis(100));
         driver.turn()?;
     }
     Ok(user)
+}
+
+/// One durable entry, and the checkpoint that may be due after it.
+fn step(driver: &mut Driver, live: &mut Live, next: &mut u64, commands: u64) -> io::Result<()> {
+    let payload = entry(*next, commands, KEYS, VALUE_BYTES);
+    let write = driver.append(&payload);
+    driver.wait_for(write)?;
+    let place = driver.engine.place(driver.last.index).expect("it is durable");
+    (*next..*next + commands).for_each(|number| live.put(number % KEYS, place.slot()));
+    driver.engine.forget_places_upto(driver.last.index);
+    *next += commands;
+    if driver.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES {
+        driver.begin_checkpoint(CHECKPOINT_BYTES, live.slots());
+    }
+    Ok(())
 }
 
 /// Bytes that the device of this directory has written since it was there, by its own count of sectors.
