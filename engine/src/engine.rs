@@ -30,7 +30,7 @@ use crate::tags::Owner;
 use crate::types::{
     Append, CheckpointInfo, CheckpointOrigin, Event, Location, Meta, Position, Room, Status, Wanted,
 };
-use crate::values::Reader;
+use crate::values::{Reader, Reading};
 
 /// The most that is reserved for a checkpoint on the word of whoever announces it: 4 TiB.
 const CHECKPOINT_RESERVED_BYTES_MAX: u64 = 1 << 42;
@@ -98,7 +98,7 @@ impl<D: Disk> Engine<D> {
         let held: BTreeSet<u32> = retained.slots().difference(&in_log).copied().collect();
         in_log.iter().chain(&held).for_each(|slot| slots.take(*slot));
         let limbo = Limbo::default();
-        let reader = Reader::new(log.shared_tail(), limbo.pins());
+        let reader = Reader::new(log.shared_tail(), log.cache_bytes_max(), limbo.pins());
         let seq = retained.newest().map_or(0, |newest| newest.durable_seq);
         let before = log.bytes_after(seq);
         Engine {
@@ -303,15 +303,16 @@ impl<D: Disk> Engine<D> {
     /// Asks for values, from memory or from the disk. [`Event::Values`] answers with `id`.
     ///
     /// Requires: the caller holds a [`crate::Pin`] that is older than its look at the index, until the answer.
-    pub fn read_values(&mut self, id: u64, wanted: Vec<Wanted>) {
+    pub fn read_values(&mut self, id: u64, wanted: Vec<Wanted>, reading: Reading) {
         let mut context = Context {
             log: &self.log,
+            reader: &self.reader,
             slots: &mut self.slots,
             retained: &mut self.retained,
             disk: &mut self.disk,
             events: &mut self.early,
         };
-        self.reads.begin_values(id, wanted, &self.reader, &mut context);
+        self.reads.begin_values(id, wanted, reading, &mut context);
     }
 
     /// Queues values that belong to no entry of this log: those of a snapshot. Returns their name;
@@ -366,6 +367,7 @@ impl<D: Disk> Engine<D> {
             slots: self.slots.count(),
             log_bytes: slots_live as u64 * self.meta.slot_bytes,
             tail_bytes: self.log.tail().held_bytes(),
+            cached_bytes: self.reader.cached_bytes(),
             frames: counters.frames,
             entries: counters.entries,
             payload_bytes: counters.payload_bytes,
@@ -491,6 +493,7 @@ impl<D: Disk> Engine<D> {
     pub fn read_checkpoint(&mut self, id: u64, index: u64, offset: u64, bytes: usize) {
         let mut context = Context {
             log: &self.log,
+            reader: &self.reader,
             slots: &mut self.slots,
             retained: &mut self.retained,
             disk: &mut self.disk,
@@ -554,6 +557,7 @@ impl<D: Disk> Engine<D> {
             Owner::Read(number) => {
                 let mut context = Context {
                     log: &self.log,
+                    reader: &self.reader,
                     slots: &mut self.slots,
                     retained: &mut self.retained,
                     disk: &mut self.disk,
@@ -622,6 +626,7 @@ impl<D: Disk> Engine<D> {
         let has_sent = self.send_frames(now_us, events);
         let mut context = Context {
             log: &self.log,
+            reader: &self.reader,
             slots: &mut self.slots,
             retained: &mut self.retained,
             disk: &mut self.disk,

@@ -90,6 +90,7 @@
 //! `docs/log-format.md` describes every byte, `docs/durability.md` what is promised and what cannot be.
 mod blocking;
 pub mod buffer;
+mod cache;
 mod checkpoint;
 mod checkpoint_writer;
 mod codec;
@@ -138,4 +139,4 @@ pub use types::{
     Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Location, Meta,
     Position, Room, Status, Wanted,
 };
-pub use values::Reader;
+pub use values::{Reader, Reading};

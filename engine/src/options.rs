@@ -23,6 +23,8 @@ pub struct Options {
     pub note_after_us: u64,
     /// Recent frames are kept in memory for readers up to this size.
     pub tail_bytes_max: usize,
+    /// Values that were read from the disk are kept in memory for readers up to this size; 0 keeps none.
+    pub cache_bytes_max: usize,
     /// Free slots kept pre-written ahead of need; 1 or more.
     pub slots_ready: usize,
     /// Seeds the salts of segments. Must differ between any two opens of a directory.
@@ -39,6 +41,7 @@ impl Default for Options {
             overdue_us: 2_000,
             note_after_us: 5_000,
             tail_bytes_max: 32 << 20,
+            cache_bytes_max: 64 << 20,
             slots_ready: 2,
             seed: [0, 0],
         }

@@ -24,7 +24,7 @@ use crate::retained::Retained;
 use crate::slots::SlotTable;
 use crate::tags::Owner;
 use crate::types::{Entry, Event, Wanted};
-use crate::values::{Reader, Span, ValuesRead};
+use crate::values::{Reader, Reading, Span, ValuesRead};
 
 /// Adjacent frames are read together up to this size.
 const SPAN_BYTES_MAX: usize = 1 << 20;
@@ -34,6 +34,7 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// Everything a read may need.
 pub(crate) struct Context<'a> {
     pub(crate) log: &'a Log,
+    pub(crate) reader: &'a Reader,
     pub(crate) slots: &'a mut SlotTable,
     pub(crate) retained: &'a mut Retained,
     pub(crate) disk: &'a mut dyn Disk,
@@ -101,11 +102,11 @@ impl Reads {
         &mut self,
         id: u64,
         wanted: Vec<Wanted>,
-        reader: &Reader,
+        reading: Reading,
         context: &mut Context<'_>,
     ) {
-        let mut read = ValuesRead::new(id, wanted);
-        let spans = read.plan(reader, context.slots);
+        let mut read = ValuesRead::new(id, wanted, reading);
+        let spans = read.plan(context.reader, context.slots);
         if spans.is_empty() {
             let results = read.finish();
             return context.events.push(Event::Values { id, results });
@@ -132,7 +133,7 @@ impl Reads {
     ) {
         context.slots.end_read(span.slot);
         let mut read = self.values.remove(&number).expect("it waits for all its spans");
-        read.arrived(span, bytes);
+        read.arrived(span, bytes, context.reader);
         if read.outstanding > 0 {
             self.values.insert(number, read);
             return;

@@ -47,13 +47,21 @@ pub(crate) struct Tail {
     frames: VecDeque<TailFrame>,
     /// The number of the newest frame that starts at a place.
     seqs: BTreeMap<Location, u64>,
+    /// The salts of slots that were written since the open.
+    lives: BTreeMap<u32, u64>,
     held_bytes: usize,
     bytes_max: usize,
 }
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Tail {
-        Tail { frames: VecDeque::new(), seqs: BTreeMap::new(), held_bytes: 0, bytes_max }
+        Tail {
+            frames: VecDeque::new(),
+            seqs: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            held_bytes: 0,
+            bytes_max,
+        }
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
@@ -70,6 +78,7 @@ impl Tail {
             self.seqs.remove(&place);
         }
         self.seqs.insert(place, frame.header.seq);
+        self.lives.insert(frame.header.slot, frame.header.salt);
         self.frames.push_back(frame);
     }
 
@@ -91,6 +100,11 @@ impl Tail {
     pub(crate) fn find(&self, seq: u64) -> Option<&TailFrame> {
         let at = self.frames.binary_search_by_key(&seq, |frame| frame.header.seq).ok()?;
         self.frames.get(at)
+    }
+
+    /// Which of the lives of a slot it is, as far as readers have to tell them apart.
+    pub(crate) fn life(&self, slot: u32) -> u64 {
+        self.lives.get(&slot).copied().unwrap_or(0)
     }
 
     /// The bytes from `location` on, if a frame in memory holds `bytes` of them.

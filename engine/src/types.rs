@@ -289,6 +289,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// Frames in memory for readers, in bytes.
     pub tail_bytes: usize,
+    /// Values in memory that were read from the disk, in bytes with what holding them takes.
+    pub cached_bytes: u64,
     /// Frames written since the open.
     pub frames: u64,
     /// Entries written since the open.

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::buffer::AlignedBuf;
+use crate::cache::ValueCache;
 use crate::codec::crc;
 use crate::error::{Check, ReadError};
 use crate::format::{BLOCK_BYTES, slot_path};
 use crate::pins::{Pin, Pins};
 use crate::slots::SlotTable;
-use crate::tail::SharedTail;
+use crate::tail::{Cached, SharedTail};
 use crate::types::{Location, Wanted};
 
 /// Values that lie near each other are read together up to this size.
@@ -28,12 +29,13 @@ const GAP_BYTES_MAX: u64 = 4 << 10;
 #[derive(Clone, Debug)]
 pub struct Reader {
     tail: SharedTail,
+    cache: Arc<ValueCache>,
     pins: Arc<Pins>,
 }
 
 impl Reader {
-    pub(crate) fn new(tail: SharedTail, pins: Arc<Pins>) -> Reader {
-        Reader { tail, pins }
+    pub(crate) fn new(tail: SharedTail, cache_bytes_max: usize, pins: Arc<Pins>) -> Reader {
+        Reader { tail, cache: Arc::new(ValueCache::new(cache_bytes_max)), pins }
     }
 
     /// Keeps every slot from being reused that is in use now.
@@ -44,15 +46,18 @@ impl Reader {
         self.pins.pin()
     }
 
-    /// The value, if a recent frame in memory holds it. It shares the frame's memory.
-    pub fn recent(&self, wanted: &Wanted) -> Option<Result<Bytes, ReadError>> {
-        let cached = self.tail.read().at(wanted.location, wanted.bytes())?;
-        let bytes = cached.frame.slice(cached.start, wanted.bytes());
-        Some(wanted.take_from(&bytes))
+    /// The value, if it is in memory: in a recent frame, whose memory it shares, or in the cache. What is damaged there
+    /// is treated as absent: the disk decides.
+    pub fn recent(&self, wanted: &Wanted) -> Option<Bytes> {
+        let bytes = match self.look(wanted.location, wanted.bytes()) {
+            Found::Frame(cached) => cached.frame.slice(cached.start, wanted.bytes()),
+            Found::Cached(bytes) => bytes,
+            Found::Nothing => return None,
+        };
+        wanted.take_from(&bytes).ok()
     }
 
-    /// The same, passed to `take` without a copy or a reference that outlives the call. A damaged frame in memory is
-    /// treated as absent: the disk decides.
+    /// The same, passed to `take` without a copy or a reference that outlives the call.
     pub fn with_recent<R>(
         &self,
         location: Location,
@@ -60,12 +65,46 @@ impl Reader {
         (value_bytes, checksum): (u32, u32),
         take: impl FnOnce(&[u8]) -> R,
     ) -> Option<R> {
-        let bytes = key.len() + value_bytes as usize;
-        let cached = self.tail.read().at(location, bytes)?;
-        let bytes = cached.frame.as_slice().get(cached.start..cached.start + bytes)?;
+        let length = key.len() + value_bytes as usize;
+        let found = self.look(location, length);
+        let bytes = match &found {
+            Found::Frame(cached) => {
+                cached.frame.as_slice().get(cached.start..cached.start + length)?
+            }
+            Found::Cached(bytes) => bytes,
+            Found::Nothing => return None,
+        };
         let (found, value) = bytes.split_at_checked(key.len())?;
-        (found == key && crc(value) == checksum).then(|| take(value))
+        (bytes.len() == length && found == key && crc(value) == checksum).then(|| take(value))
     }
+
+    /// Keeps a value that the disk has brought.
+    fn keep(&self, wanted: &Wanted, value: &[u8]) {
+        let life = self.tail.read().life(wanted.location.slot());
+        self.cache.put(wanted, value, life);
+    }
+
+    fn look(&self, location: Location, bytes: usize) -> Found {
+        let tail = self.tail.read();
+        if let Some(cached) = tail.at(location, bytes) {
+            return Found::Frame(cached);
+        }
+        let life = tail.life(location.slot());
+        drop(tail);
+        self.cache.get(location, life).map_or(Found::Nothing, Found::Cached)
+    }
+
+    /// What the cache holds, overheads included.
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.cache.held_bytes()
+    }
+}
+
+/// Where in memory the bytes at a location are.
+enum Found {
+    Frame(Cached),
+    Cached(Bytes),
+    Nothing,
 }
 
 impl Wanted {
@@ -105,10 +144,20 @@ pub(crate) struct Span {
     pub(crate) values: Vec<usize>,
 }
 
+/// Whether values that are read may be wanted again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// They are kept in memory while there is room.
+    Again,
+    /// They are not, as those of a snapshot.
+    Once,
+}
+
 /// One request for values.
 #[derive(Debug)]
 pub(crate) struct ValuesRead {
     pub(crate) id: u64,
+    reading: Reading,
     wanted: Vec<Wanted>,
     results: Vec<Option<Result<Bytes, ReadError>>>,
     /// Spans that the disk has not answered.
@@ -116,9 +165,9 @@ pub(crate) struct ValuesRead {
 }
 
 impl ValuesRead {
-    pub(crate) fn new(id: u64, wanted: Vec<Wanted>) -> ValuesRead {
+    pub(crate) fn new(id: u64, wanted: Vec<Wanted>, reading: Reading) -> ValuesRead {
         let results = std::iter::repeat_with(|| None).take(wanted.len()).collect();
-        ValuesRead { id, wanted, results, outstanding: 0 }
+        ValuesRead { id, reading, wanted, results, outstanding: 0 }
     }
 
     /// Takes what is in memory and says what must come from the disk, in its order there.
@@ -130,7 +179,7 @@ impl ValuesRead {
             let is_inside =
                 (location.slot() as usize) < slots.count() && wanted.end() <= slots.slot_bytes();
             self.results[at] = if is_inside {
-                reader.recent(wanted)
+                reader.recent(wanted).map(Ok)
             } else {
                 Some(Err(ReadError::ValueDamaged { location, check }))
             };
@@ -161,7 +210,12 @@ impl ValuesRead {
     }
 
     /// The disk has answered for a span.
-    pub(crate) fn arrived(&mut self, span: &Span, bytes: io::Result<(AlignedBuf, usize)>) {
+    pub(crate) fn arrived(
+        &mut self,
+        span: &Span,
+        bytes: io::Result<(AlignedBuf, usize)>,
+        reader: &Reader,
+    ) {
         self.outstanding -= 1;
         match bytes {
             Err(source) => {
@@ -179,7 +233,11 @@ impl ValuesRead {
                     let start = usize::try_from(wanted.location.offset() - span.start)
                         .expect("a span is small")
                         .min(whole.len());
-                    self.results[*at] = Some(wanted.take_from(&whole.slice(start..)));
+                    let value = wanted.take_from(&whole.slice(start..));
+                    if let (Reading::Again, Ok(value)) = (self.reading, &value) {
+                        reader.keep(wanted, value);
+                    }
+                    self.results[*at] = Some(value);
                 }
             }
         }
@@ -214,8 +272,8 @@ mod tests {
 
     fn spans_of(wanted: Vec<Wanted>) -> Vec<(u64, u64, Vec<usize>)> {
         let tail = Arc::new(RwLock::new(Tail::new(0)));
-        let reader = Reader::new(tail, Arc::default());
-        let mut read = ValuesRead::new(1, wanted);
+        let reader = Reader::new(tail, 0, Arc::default());
+        let mut read = ValuesRead::new(1, wanted, Reading::Once);
         let files = (0..4).map(FileId).collect();
         let spans = read.plan(&reader, &SlotTable::new(files, 4 << 20, 1));
         spans.into_iter().map(|span| (span.start, span.end, span.values)).collect()

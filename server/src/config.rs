@@ -100,6 +100,8 @@ pub struct NodeConfig {
     pub slot_bytes: u64,
     /// Durable writes in flight at once; 1 to 64.
     pub inflight_frames_max: usize,
+    /// Values that were read from the disk are kept in memory up to this size, in bytes; 0 keeps none.
+    pub cache_bytes_max: usize,
     /// Client connections at once.
     pub connections_max: usize,
     /// How often raft's clock ticks, in milliseconds.

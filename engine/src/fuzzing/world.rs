@@ -15,6 +15,7 @@ use crate::report::Recovered;
 use crate::types::{
     Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Position, Wanted,
 };
+use crate::values::Reading;
 
 /// How long a test lets simulated time run before it calls the engine stuck, in turns.
 const TURNS_MAX: usize = 200_000;
@@ -28,6 +29,7 @@ pub fn small_options() -> Options {
         overdue_us: 200,
         note_after_us: 5_000,
         tail_bytes_max: 128 << 10,
+        cache_bytes_max: 256 << 10,
         slots_ready: 1,
         ..Options::default()
     }
@@ -206,7 +208,7 @@ impl World {
 
     /// Values, waited for.
     pub fn read_values(&mut self, wanted: Vec<Wanted>) -> Vec<Result<Bytes, ReadError>> {
-        self.engine().read_values(79, wanted);
+        self.engine().read_values(79, wanted, Reading::Again);
         loop {
             let is_it = |event: &Event| matches!(event, Event::Values { .. });
             if let Some(at) = self.events.iter().position(is_it)

@@ -229,6 +229,26 @@ fn a_read_that_the_device_refuses_halts_nothing_and_can_be_repeated() {
 }
 
 #[test]
+fn a_value_that_was_read_needs_the_disk_no_more_until_its_slot_is_used_anew() {
+    let mut world = World::opened(68);
+    world.append_entries(1, 40, 2_000);
+    world.settle();
+    let (wanted, value) = all_wanted(&mut world).swap_remove(0);
+    let (_, last) = fill_slot(&mut world, 0);
+    assert!(last.len() > 2_000, "the frame of the first value has left the memory");
+    for disk_reads in [1, 0, 0] {
+        let before = world.engine().status().values_read;
+        assert_eq!(world.read_values(vec![wanted.clone()]).remove(0).unwrap(), value);
+        assert_eq!(world.engine().status().values_read - before, disk_reads);
+        assert_eq!(world.engine().reader().recent(&wanted).as_ref(), Some(&value));
+    }
+    assert!(world.engine().status().cached_bytes > 2_000);
+    churn(&mut world);
+    assert_eq!(world.engine().reader().recent(&wanted), None);
+    assert!(world.read_values(vec![wanted]).remove(0).is_err());
+}
+
+#[test]
 fn a_slot_is_kept_while_a_kept_checkpoint_names_it_and_used_anew_after() {
     let mut world = World::opened(65);
     let (wanted, value) = fill_slot(&mut world, 0);

@@ -82,6 +82,7 @@ impl Default for Draft {
             checkpoint_interval_bytes: 1 << 30,
             slot_bytes: 64 << 20,
             inflight_frames_max: 4,
+            cache_bytes_max: 256 << 20,
             connections_max: 10_000,
             tick_ms: 10,
             heartbeat_ms: 50,
@@ -224,6 +225,17 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "N",
         help: "Threads that serve clients; 0 is by the number of cores [default: 0]",
         set: |draft, text| number(text, 0..=256).map(|count| draft.config.client_threads = count),
+    },
+    Setting {
+        flag: "cache-bytes-max",
+        value_name: "SIZE",
+        help: "Memory for values that were read from the disk, beside the 32 MiB of the log's end [default: 256MiB]",
+        set: |draft, text| {
+            let bytes = size(text, 0..=1 << 40)?;
+            draft.config.cache_bytes_max =
+                usize::try_from(bytes).map_err(|error| error.to_string())?;
+            Ok(())
+        },
     },
     Setting {
         flag: "recovery-threads",

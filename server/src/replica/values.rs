@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use engine::io::Disk;
-use engine::{Engine, Location, ReadError, Wanted};
+use engine::{Engine, Location, ReadError, Reading, Wanted};
 use raft::SendId;
 
 use super::input::ReplyTo;
 use crate::state_machine::{Loaded, State};
+
+/// A client that reads so many values at once goes over a range.
+const SCAN_VALUES_MIN: usize = 128;
 
 /// Who waits for values.
 #[derive(Debug)]
@@ -23,6 +26,17 @@ pub(super) enum Purpose {
     Fetch(ReplyTo),
     /// A snapshot on its way out.
     Snapshot(SendId),
+}
+
+impl Purpose {
+    /// What clients read they read again, mostly, but for long ranges: keeping those costs more than it brings. What is
+    /// compared is about to be replaced.
+    fn reading(&self, values: usize) -> Reading {
+        match self {
+            Purpose::Fetch(_) if values < SCAN_VALUES_MIN => Reading::Again,
+            Purpose::Fetch(_) | Purpose::Compare(_) | Purpose::Snapshot(_) => Reading::Once,
+        }
+    }
 }
 
 /// A value that entries compare.
@@ -51,9 +65,10 @@ impl Values {
         purpose: Purpose,
         wanted: Vec<Wanted>,
     ) {
+        let reading = purpose.reading(wanted.len());
         self.next += 1;
         self.reads.insert(self.next, purpose);
-        engine.read_values(self.next, wanted);
+        engine.read_values(self.next, wanted, reading);
     }
 
     /// Whose read has ended.
@@ -94,7 +109,7 @@ impl Values {
         for wanted in state.compared(payload) {
             let location = wanted.location;
             let value = match engine.reader().recent(&wanted) {
-                Some(value) => Some(value),
+                Some(value) => Some(Ok(value)),
                 None => self.compare(engine, index, wanted),
             };
             match value {
