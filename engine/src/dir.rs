@@ -52,6 +52,36 @@ impl DirLock {
     }
 }
 
+/// Keeps a data directory from being opened while it is looked at. The lock ends with the value.
+#[derive(Debug)]
+pub struct LookLock {
+    /// A directory whose lock file is gone, a copy perhaps, is nobody's.
+    _file: Option<File>,
+}
+
+impl LookLock {
+    /// Locks the directory against nodes, but not against others who look. Changes nothing.
+    ///
+    /// Errors: [`OpenError::Locked`] where a node has it open.
+    pub fn acquire(dir: &Path) -> Result<LookLock, OpenError> {
+        let path = dir.join("LOCK");
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(LookLock { _file: None });
+            }
+            Err(error) => return Err(failed("open", &path, error)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(LookLock { _file: Some(file) }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(OpenError::Locked { dir: dir.display().to_string(), holder: holder(&mut file) })
+            }
+            Err(error) => Err(failed("lock", &path, error.into())),
+        }
+    }
+}
+
 /// Creates what is missing of a path, for this user alone, and makes its names durable (P9). Those that are there too:
 /// an earlier start may have made them and died before they were.
 fn create_dir(dir: &Path) -> io::Result<()> {
@@ -114,6 +144,21 @@ mod tests {
         assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
         drop(lock);
         DirLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn who_looks_keeps_nodes_out_but_not_others_who_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        assert!(matches!(LookLock::acquire(dir.path()), Err(OpenError::Locked { .. })));
+        drop(lock);
+        let looks = [(); 2].map(|()| LookLock::acquire(dir.path()).unwrap());
+        assert!(matches!(DirLock::acquire(dir.path()), Err(OpenError::Locked { .. })));
+        drop(looks);
+        DirLock::acquire(dir.path()).unwrap();
+        std::fs::remove_file(dir.path().join("LOCK")).unwrap();
+        LookLock::acquire(dir.path()).unwrap();
+        assert!(!dir.path().join("LOCK").exists());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::format::BLOCK_BYTES;
 
 mod bell;
 mod data_dir;
+pub mod offline;
 pub mod open;
 mod path;
 mod schedule;

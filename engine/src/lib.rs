@@ -126,9 +126,10 @@ pub mod tree;
 mod types;
 mod values;
 
-pub use dir::DirLock;
+pub use dir::{DirLock, LookLock};
 pub use engine::Engine;
 pub use error::{Check, CheckpointError, Damage, EngineError, OpenError, Proof, ReadError};
+pub use opening::inspect::{Dumped, FrameView, Inspection, RecordView, SegmentView, dump, verify};
 pub use opening::{CheckpointSink, Opened, open, open_with};
 pub use options::Options;
 pub use pins::Pin;

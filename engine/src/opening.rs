@@ -33,6 +33,8 @@ use crate::retained::{KEPT_COUNT, Kept, Retained};
 use crate::slots::{SlotTable, is_full};
 use crate::types::{CheckpointInfo, Identity, Meta};
 
+pub(crate) mod inspect;
+
 /// An engine and what it found.
 pub struct Opened<D: Disk> {
     /// Ready to append.
@@ -81,13 +83,8 @@ pub fn open_with<D: Disk>(
     sink: &mut dyn CheckpointSink,
 ) -> Result<Opened<D>, OpenError> {
     options.validate()?;
-    let dir = dir_for_messages.display().to_string();
-    let mut opening = Opening {
-        io: Blocking::new(&mut disk),
-        dir: dir.clone(),
-        report: Report::default(),
-        unfinished: Vec::new(),
-    };
+    let mut opening = Opening::new(&mut disk, dir_for_messages);
+    let dir = opening.dir.clone();
     let (mut meta, created) = opening.meta(&options, identity)?;
     let mut files = opening.slots(&meta)?;
     let checkpoints = opening.checkpoints(&meta, sink)?;
@@ -151,6 +148,17 @@ impl Checkpoints {
         match self.good.first() {
             Some(newest) if self.bad.len() < KEPT_COUNT => newest.slots(),
             _ => &[],
+        }
+    }
+}
+
+impl<'a> Opening<'a> {
+    fn new(disk: &'a mut dyn Disk, dir_for_messages: &Path) -> Opening<'a> {
+        Opening {
+            io: Blocking::new(disk),
+            dir: dir_for_messages.display().to_string(),
+            report: Report::default(),
+            unfinished: Vec::new(),
         }
     }
 }

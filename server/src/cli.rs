@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::outcome::{Exit, Failure};
-use crate::commands::{del, dev, exec, get, lock, put, range, serve, status};
+use crate::commands::{del, dev, exec, get, lock, put, range, serve, status, wal};
 
 const LONG_ABOUT: &str = "\
 holdfast keeps keys, locks and sessions on several machines at once and loses nothing that it has \
@@ -25,6 +25,7 @@ Examples:
   holdfast range --prefix user/              read all keys that begin with user/
   holdfast lock backup -- ./backup.sh        run a program while holding a lock
   holdfast status                            how every node is
+  holdfast wal verify DIR                    whether the data of a stopped node is whole
 
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 not found, 4 condition false,
 5 unavailable or timed out.";
@@ -48,6 +49,7 @@ enum Command {
     Range(range::Args),
     Lock(lock::Args),
     Status(status::Args),
+    Wal(wal::Args),
     #[command(name = exec::NAME, hide = true)]
     Exec(exec::Args),
 }
@@ -75,6 +77,7 @@ impl Command {
             Command::Range(args) => range::run(args),
             Command::Lock(args) => lock::run(args),
             Command::Status(args) => status::run(&args),
+            Command::Wal(args) => wal::run(args),
             Command::Exec(args) => exec::run(&args),
         }
     }
@@ -84,7 +87,13 @@ impl Command {
 fn usage(error: &clap::Error) -> ExitCode {
     // A reader that went away, as in `holdfast --help | head -1`, wants no more.
     error.print().ok();
-    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+    // `wal` tells of damage with the code that bad usage has elsewhere.
+    let is_wal = std::env::args_os().nth(1).is_some_and(|command| command == "wal");
+    match (error.use_stderr(), is_wal) {
+        (false, _) => Exit::Done.into(),
+        (true, false) => Exit::Usage.into(),
+        (true, true) => Exit::Of(64).into(),
+    }
 }
 
 fn report(failure: &Failure) -> ExitCode {

@@ -7,6 +7,7 @@ mod checkpoints;
 mod corpus;
 mod crashes;
 mod faults;
+mod inspection;
 mod reads;
 mod refusals;
 mod scripts;

@@ -13,3 +13,4 @@ pub mod range;
 pub mod serve;
 pub mod signals;
 pub mod status;
+pub mod wal;

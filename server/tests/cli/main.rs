@@ -7,3 +7,4 @@ mod lock;
 mod node;
 mod support;
 mod usage;
+mod wal;

@@ -1,0 +1,123 @@
+//! `holdfast wal verify`.
+
+use std::fmt::Write;
+
+use engine::{CheckpointInfo, Damage, Inspection, OpenError, TornTail};
+use serde_json::{Value, json};
+
+use super::super::outcome::{Exit, Failure};
+use super::super::output::{Format, Output};
+use super::{CommonArgs, Looked, State};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+    let CommonArgs { dir, output } = &args.common;
+    let found = Looked::open(dir)?.verify()?;
+    let state = State::of(&found);
+    let mut out = Output::stdout();
+    match output.format {
+        Format::Plain => out.write(text(&found, state).as_bytes())?,
+        Format::Json => out.json(&object(&found, state))?,
+    };
+    Ok(state.exit())
+}
+
+fn text(found: &Result<Inspection, OpenError>, state: State) -> String {
+    let mut text = String::new();
+    match found {
+        Ok(found) => describe(found, &mut text),
+        Err(error) => put(&mut text, format_args!("{error}")),
+    }
+    put(&mut text, format_args!("{}", state.name()));
+    text
+}
+
+fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a string takes everything");
+}
+
+fn describe(found: &Inspection, text: &mut String) {
+    let Inspection { meta, recovered, checkpoints, damaged, rotten } = found;
+    let (node, slots, mib) = (meta.node, recovered.report.slots, meta.slot_bytes >> 20);
+    put(text, format_args!("node {node}, log {:032x}, {slots} slots of {mib} MiB", meta.log_id));
+    for CheckpointInfo { at, body_bytes, installed, .. } in checkpoints {
+        let origin = if *installed { "from a peer" } else { "made here" };
+        put(text, format_args!("checkpoint at entry {at}, {body_bytes} bytes, {origin}"));
+    }
+    let (start, last) = (recovered.log_start, recovered.last);
+    let (term, vote) = (recovered.hard_state.term, recovered.hard_state.vote);
+    put(text, format_args!("log after entry {start} up to entry {last}; term {term}, vote {vote}"));
+    put(text, format_args!("{}", recovered.report));
+    for (path, check) in damaged {
+        put(text, format_args!("{path} fails its {check} check"));
+    }
+    for damage in rotten {
+        put(text, format_args!("{damage}"));
+    }
+}
+
+fn object(found: &Result<Inspection, OpenError>, state: State) -> Value {
+    let mut object = match found {
+        Ok(found) => inspection(found),
+        Err(OpenError::Damaged { damage, .. }) => json!({ "rotten": [damage_object(damage)] }),
+        Err(_) => json!({}),
+    };
+    object["state"] = state.name().into();
+    if let Err(error) = found {
+        object["error"] = error.to_string().into();
+    }
+    object
+}
+
+fn inspection(found: &Inspection) -> Value {
+    let Inspection { meta, recovered, checkpoints, damaged, rotten } = found;
+    let report = &recovered.report;
+    let checkpoint = |info: &CheckpointInfo| {
+        json!({
+            "index": info.at.index,
+            "term": info.at.term,
+            "bytes": info.body_bytes,
+            "installed": info.installed,
+        })
+    };
+    let torn = report.torn.map(|TornTail { slot, offset, seq, check }| {
+        json!({ "slot": slot, "offset": offset, "seq": seq, "check": check.to_string() })
+    });
+    let failed = |(path, check): &(String, engine::Check)| json!({ "path": path, "check": check.to_string() });
+    json!({
+        "node": meta.node,
+        "log": format!("{:032x}", meta.log_id),
+        "slots": report.slots,
+        "slot_bytes": meta.slot_bytes,
+        "segments": report.segments,
+        "frames": report.frames,
+        "bytes_read": report.bytes_scanned,
+        "first_index": recovered.log_start.index + 1,
+        "last_index": recovered.last.index,
+        "last_term": recovered.last.term,
+        "term": recovered.hard_state.term,
+        "vote": recovered.hard_state.vote,
+        "checkpoints": checkpoints.iter().map(checkpoint).collect::<Value>(),
+        "torn": torn,
+        "damaged_checkpoints": damaged.iter().map(failed).collect::<Value>(),
+        "rotten": rotten.iter().map(damage_object).collect::<Value>(),
+        "unknown_files": report.unknown,
+    })
+}
+
+fn damage_object(damage: &Damage) -> Value {
+    let Damage { slot, offset, seq, indices, check, .. } = damage;
+    json!({
+        "slot": slot,
+        "offset": offset,
+        "seq": seq,
+        "indices": indices.map(|(first, last)| [first, last]),
+        "check": check.to_string(),
+        "text": damage.to_string(),
+    })
+}

@@ -1,0 +1,112 @@
+//! `holdfast wal` on directories that a node has left behind.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+
+use crate::support::{Node, Run, holdfast, run};
+
+fn wal(arguments: &[&str], dir: &Path) -> Run {
+    run(holdfast(&["wal"]).args(arguments).arg(dir))
+}
+
+/// A stopped node with three keys.
+fn stopped() -> Node {
+    let mut node = Node::start();
+    for key in ["one", "two", "three"] {
+        node.run(&["put", key, "some value"]).expect(0, &[]);
+    }
+    node.process.signal(Signal::TERM);
+    assert!(node.process.wait().success());
+    node
+}
+
+fn slot(node: &Node) -> PathBuf {
+    node.directory().join("seg/00000000.seg")
+}
+
+fn flip_byte(path: &Path, at: u64) {
+    let mut file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&[byte[0] ^ 1]).unwrap();
+}
+
+/// Where the frames of a dump begin.
+fn frames(node: &Node) -> Vec<u64> {
+    let dumped = wal(&["dump", "-o", "json"], node.directory());
+    let lines = dumped.text().lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<serde_json::Value> = lines.collect();
+    let frames = lines.iter().filter(|line| line["what"] == "frame" || line["what"] == "note");
+    frames.map(|frame| frame["offset"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn directory_of_a_stopped_node_is_sound_and_stays_as_it_is() {
+    let node = stopped();
+    let before = fs::read(slot(&node)).unwrap();
+    let found = wal(&["verify", "-o", "json"], node.directory()).expect(0, &[]).json();
+    assert_eq!((&found["state"], &found["node"]), (&"sound".into(), &1.into()));
+    assert!(found["last_index"].as_u64() >= Some(4), "{found}");
+    let text = wal(&["verify"], node.directory()).expect(0, &[]);
+    assert!(text.text().ends_with("\nsound\n"), "{text:?}");
+    assert!(fs::read(slot(&node)).unwrap() == before);
+}
+
+#[test]
+fn directory_that_a_node_has_open_is_refused() {
+    let node = Node::start();
+    for action in ["verify", "dump"] {
+        wal(&[action], node.directory()).expect(66, &["in use", "pid "]);
+    }
+}
+
+#[test]
+fn damage_in_a_promised_frame_is_told_with_its_place() {
+    let node = stopped();
+    let second = frames(&node)[1];
+    flip_byte(&slot(&node), second + 140);
+    let found = wal(&["verify", "-o", "json"], node.directory()).expect(2, &[]).json();
+    assert_eq!(found["state"], "damaged");
+    assert_eq!(found["rotten"][0]["offset"], second);
+    let text = wal(&["verify"], node.directory()).expect(2, &[]);
+    assert!(text.text().contains(&format!("seg/00000000.seg at byte {second}")), "{text:?}");
+    wal(&["dump"], node.directory()).expect(2, &[]);
+}
+
+#[test]
+fn last_frame_that_nobody_promised_is_a_torn_tail() {
+    let node = stopped();
+    let last = *frames(&node).last().unwrap();
+    flip_byte(&slot(&node), last + 40);
+    let found = wal(&["verify", "-o", "json"], node.directory()).expect(1, &[]).json();
+    assert_eq!((&found["state"], &found["torn"]["offset"]), (&"torn tail".into(), &last.into()));
+    let text = wal(&["verify"], node.directory()).expect(1, &[]);
+    assert!(text.text().ends_with("\ntorn tail\n"), "{text:?}");
+}
+
+#[test]
+fn dump_shows_what_entries_do() {
+    let node = stopped();
+    let plain = wal(&["dump"], node.directory()).expect(0, &[]);
+    assert!(plain.text().contains("segment 1") && !plain.text().contains("put one"));
+    let commands = wal(&["dump", "--commands"], node.directory()).expect(0, &[]);
+    assert!(commands.text().contains("put one, value of 10"), "{commands:?}");
+    let json = wal(&["dump", "--commands", "-o", "json"], node.directory()).expect(0, &[]);
+    assert!(json.text().contains(r#""key":"three""#), "{json:?}");
+}
+
+#[test]
+fn what_is_no_data_directory_is_unreadable_and_bad_usage_is_64() {
+    let empty = tempfile::tempdir().unwrap();
+    wal(&["verify"], empty.path()).expect(66, &["no META"]);
+    wal(&["dump"], &empty.path().join("absent")).expect(66, &["absent"]);
+    assert!(fs::read_dir(empty.path()).unwrap().next().is_none());
+    run(&mut holdfast(&["wal", "verify"])).expect(64, &["DIR"]);
+    run(&mut holdfast(&["wal", "verify", "--what"])).expect(64, &["--what"]);
+    run(&mut holdfast(&["wal", "verify", "--help"])).expect(0, &[]);
+}
