@@ -19,6 +19,7 @@ use crate::format::{
     CHECKPOINT_DIR, CHECKPOINT_HEADER_BYTES, checkpoint_path,
 };
 use crate::io::{Class, Disk, Done, FileId, Op, OpenMode, WriteBuf, WriteSync};
+use crate::mutant::{self, Mutant};
 use crate::retained::Kept;
 use crate::slots::is_full;
 use crate::tags::Owner;
@@ -387,22 +388,22 @@ impl CheckpointWriter {
                 self.submit(Op::Allocate { file: self.open_file(), bytes }, disk);
             }
             State::Filling => self.fill_on(disk),
-            State::Trimming => {
+            State::Trimming if !mutant::is(Mutant::CheckpointNotSynced) => {
                 self.state = State::Syncing;
                 self.submit(Op::Sync { file: self.open_file() }, disk);
             }
-            State::Syncing => {
+            State::Trimming | State::Syncing => {
                 self.state = State::Verifying;
                 self.read_back(0, CHECKPOINT_HEADER_BYTES, disk);
             }
             State::Verifying => unreachable!("a read completes in verify"),
-            State::Renaming => {
+            State::Renaming if !mutant::is(Mutant::CheckpointDirNotSynced) => {
                 self.path = self.final_path();
                 self.state = State::SyncingDir;
                 self.submit(Op::SyncDir { path: CHECKPOINT_DIR.to_owned() }, disk);
             }
             State::SyncingDir if self.failure.is_some() => self.close(self.open_file(), disk),
-            State::SyncingDir => {
+            State::Renaming | State::SyncingDir => {
                 let CheckpointHeader { info, salt, .. } = self.header;
                 let slots = std::mem::take(&mut self.slots);
                 return Some(Outcome::Durable(Kept::new(info, salt, self.open_file(), slots)));
@@ -442,17 +443,20 @@ impl CheckpointWriter {
     /// Checks what was read back and asks for the next piece.
     fn verify(&mut self, bytes: &[u8], disk: &mut dyn Disk) {
         match self.check_piece(bytes) {
+            _ if mutant::is(Mutant::CheckpointNotVerified) => self.rename(disk),
             Err(check) => {
                 let failure = self.unverified(check);
                 self.fail(failure, disk);
             }
             Ok(Some((offset, bytes))) => self.read_back(offset, bytes, disk),
-            Ok(None) => {
-                self.state = State::Renaming;
-                let (from, to) = (self.path.clone(), self.final_path());
-                self.submit(Op::Rename { from, to }, disk);
-            }
+            Ok(None) => self.rename(disk),
         }
+    }
+
+    fn rename(&mut self, disk: &mut dyn Disk) {
+        self.state = State::Renaming;
+        let (from, to) = (self.path.clone(), self.final_path());
+        self.submit(Op::Rename { from, to }, disk);
     }
 
     /// Gives the place of the next piece, or none after the footer.

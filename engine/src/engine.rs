@@ -21,6 +21,7 @@ use crate::format::{CHECKPOINT_HEADER_BYTES, META_APPLICATION_BYTES_MAX, slot_pa
 use crate::io::{Class, Completion, Disk, FileId, Op, Wake, WriteBuf, WriteSync};
 use crate::log::{Acknowledged, Built, Log};
 use crate::meta;
+use crate::mutant::{self, Mutant};
 use crate::opening::verify;
 use crate::pins::Limbo;
 use crate::reads::{Context, Reads};
@@ -405,7 +406,7 @@ impl<D: Disk> Engine<D> {
             CheckpointOrigin::Local => is_durable,
             CheckpointOrigin::Installed => self.log.has_durable_values(),
         };
-        if !is_durable {
+        if !is_durable && !mutant::is(Mutant::CheckpointAheadOfDurable) {
             return Err(CheckpointError::NotDurable { at, durable });
         }
         if let Some(CheckpointInfo { at: newest, .. }) = self.retained.newest()
@@ -536,7 +537,9 @@ impl<D: Disk> Engine<D> {
         let Completion { tag, result } = completion;
         match Owner::of(tag) {
             Owner::Frame(seq) => {
-                if let Err(source) = result {
+                if let Err(source) = result
+                    && !mutant::is(Mutant::WriteErrorIgnored)
+                {
                     let slots = self.log.slots_in_use().last().map(slot_path);
                     let what = format!("write frame {seq} to {}", slots.unwrap_or_default());
                     return Err(Fault { what, source });
@@ -646,7 +649,10 @@ impl<D: Disk> Engine<D> {
         let is_news = !self.freed.is_empty() || self.retained.take_changed();
         if is_news {
             self.held.extend(self.freed.drain(..));
-            let needed = self.retained.slots();
+            let needed = match mutant::is(Mutant::HeldSlotFreed) {
+                true => BTreeSet::new(),
+                false => self.retained.slots(),
+            };
             let unneeded: Vec<u32> = self.held.difference(&needed).copied().collect();
             self.held.retain(|slot| needed.contains(slot));
             if !unneeded.is_empty() {

@@ -107,6 +107,7 @@ mod index;
 pub mod io;
 mod log;
 mod meta;
+mod mutant;
 mod opening;
 mod options;
 mod pins;
@@ -129,6 +130,8 @@ mod values;
 pub use dir::{DirLock, LookLock};
 pub use engine::Engine;
 pub use error::{Check, CheckpointError, Damage, EngineError, OpenError, Proof, ReadError};
+#[cfg(feature = "mutants")]
+pub use mutant::Mutant;
 pub use opening::inspect::{Dumped, FrameView, Inspection, RecordView, SegmentView, dump, verify};
 pub use opening::{CheckpointSink, Opened, open, open_with};
 pub use options::Options;

@@ -25,6 +25,7 @@ use crate::frame::{
     FrameHeader, FrameKind, LogTag, Predecessor, Staged, encode, padded_frame_bytes, record_bytes,
 };
 use crate::index::{FramePlace, LogIndex};
+use crate::mutant::{self, Mutant};
 use crate::options::Options;
 use crate::places::Places;
 use crate::random::Random;
@@ -434,11 +435,18 @@ impl Log {
     /// The disk has written this frame. Frames are acknowledged in order.
     pub(crate) fn complete(&mut self, seq: u64, now_us: u64) -> Acknowledged {
         let frame = self.in_flight.iter_mut().find(|frame| frame.seq == seq);
-        let frame = frame.expect("a frame completes once");
-        frame.is_done = true;
-        let slowest_us = now_us.saturating_sub(frame.submitted_us);
-        let mut acknowledged = Acknowledged { slowest_us, ..Acknowledged::default() };
-        while self.in_flight.front().is_some_and(|frame| frame.is_done) {
+        let mut acknowledged = Acknowledged::default();
+        match frame {
+            Some(frame) => {
+                frame.is_done = true;
+                acknowledged.slowest_us = now_us.saturating_sub(frame.submitted_us);
+            }
+            None => assert!(acknowledges_early(), "a frame completes once"),
+        }
+        let is_done = |frame: &InFlight| {
+            frame.is_done || (frame.seq < seq && mutant::is(Mutant::AckOutOfOrder))
+        };
+        while self.in_flight.front().is_some_and(is_done) {
             let frame = self.in_flight.pop_front().expect("it was just seen");
             assert!(frame.seq == self.durable_seq + 1);
             self.durable_seq = frame.seq;
@@ -507,7 +515,8 @@ impl Log {
     }
 
     fn needs_note(&self) -> bool {
-        self.queue.is_empty() && self.in_flight.is_empty() && self.promised_seq < self.data_seq
+        let is_promised = self.promised_seq >= self.data_seq || mutant::is(Mutant::NoNote);
+        self.queue.is_empty() && self.in_flight.is_empty() && !is_promised
     }
 
     fn note_due_us(&self) -> u64 {
@@ -553,7 +562,7 @@ impl Log {
         kind: FrameKind,
     ) -> Option<Built> {
         let opened = if rolls {
-            if !self.in_flight.is_empty() {
+            if !self.in_flight.is_empty() && !mutant::is(Mutant::RollInFlight) {
                 return None;
             }
             Some(self.roll(ready_slot?))
@@ -598,7 +607,7 @@ impl Log {
     }
 
     fn seal(&mut self) {
-        assert!(self.in_flight.is_empty());
+        assert!(self.in_flight.is_empty() || mutant::is(Mutant::RollInFlight));
         let Some(OpenSegment { segment, .. }) = self.open.take() else { return };
         self.consumed_bytes += self.options.slot_bytes - segment.end;
         if segment.has_records {
@@ -628,6 +637,7 @@ impl Log {
             }
             body_bytes += bytes;
             match self.queue.pop_front().expect("it was just seen") {
+                Queued::HardState(_) if mutant::is(Mutant::HardStateLost) => {}
                 Queued::HardState(hard_state) => self.hard_state = hard_state,
                 Queued::Reset(at) => self.staged.push(Staged::Reset(at)),
                 Queued::Entry(entry) => {
@@ -710,11 +720,16 @@ impl Log {
         Built { seq: place.seq, slot: place.slot, offset, frame, opens_slot: opened.is_some() }
     }
 
+    /// What a frame that is built now promises.
+    fn promise(&self) -> u64 {
+        if mutant::is(Mutant::PromiseInFlight) { self.built_seq } else { self.durable_seq }
+    }
+
     fn header(&self, kind: FrameKind, place: &FramePlace) -> FrameHeader {
         FrameHeader {
             salt: place.salt,
             seq: place.seq,
-            durable_seq: self.durable_seq,
+            durable_seq: self.promise(),
             slot: place.slot,
             block: place.block,
             body_bytes: 0,
@@ -786,7 +801,8 @@ impl Log {
             self.data_seq = place.seq;
         }
         let (seq, submitted_us) = (place.seq, now_us);
-        let frame = InFlight { seq, submitted_us, is_done: false, write, resets };
+        let is_done = mutant::is(Mutant::AckInFlight);
+        let frame = InFlight { seq, submitted_us, is_done, write, resets };
         self.in_flight.push_back(frame);
         self.staged.clear();
     }
@@ -813,6 +829,11 @@ impl Log {
             freed.push(segment.slot);
         }
     }
+}
+
+/// Whether a frame may be acknowledged before its own write has ended.
+fn acknowledges_early() -> bool {
+    mutant::is(Mutant::AckInFlight) || mutant::is(Mutant::AckOutOfOrder)
 }
 
 impl Values {

@@ -15,6 +15,7 @@ use crate::format::{
     META_HEADER_BYTES, META_MAGIC, META_PATH, META_TEMPORARY_PATH,
 };
 use crate::io::{Op, WriteBuf, WriteSync};
+use crate::mutant::{self, Mutant};
 use crate::types::Meta;
 
 /// The largest `META`, so that a length is checked before anything is allocated.
@@ -107,6 +108,9 @@ pub(crate) fn store(io: &mut Blocking<'_>, meta: &Meta) -> Result<(), OpenError>
     io.run("sync", META_TEMPORARY_PATH, Op::Sync { file })?;
     io.run("close", META_TEMPORARY_PATH, Op::Close { file })?;
     io.rename(META_TEMPORARY_PATH, META_PATH)?;
+    if mutant::is(Mutant::MetaDirNotSynced) {
+        return Ok(());
+    }
     io.sync_dir("")
 }
 

@@ -26,6 +26,7 @@ use crate::format::{
 use crate::io::{Disk, FileId, Op, WriteBuf, WriteSync};
 use crate::log::Log;
 use crate::meta;
+use crate::mutant::{self, Mutant};
 use crate::options::Options;
 use crate::recovery::{Known, RecoveredLog, Slots, recover};
 use crate::report::{Recovered, Report};
@@ -258,6 +259,9 @@ impl Opening<'_> {
             }
             files.push(file);
         }
+        if mutant::is(Mutant::OpenWithoutSync) {
+            return Ok(files);
+        }
         let syncs = files.iter().map(|file| Op::Sync { file: *file }).collect();
         for (slot, result) in numbers.iter().zip(self.io.run_all(syncs)) {
             result.map_err(|source| failed("sync", &slot_path(*slot), source))?;
@@ -435,7 +439,11 @@ impl Opening<'_> {
         let aside = free.into_iter().find(|aside| !taken.contains(aside));
         let aside = aside.expect("one more name than there are files");
         let aside = format!("{CHECKPOINT_DIR}/{aside}");
-        self.io.rename(&checkpoint_path(index), &aside)?;
+        if mutant::is(Mutant::DamageRemoved) {
+            self.io.remove_if_there(&checkpoint_path(index))?;
+        } else {
+            self.io.rename(&checkpoint_path(index), &aside)?;
+        }
         self.report.quarantined.push((aside, check));
         Ok(())
     }

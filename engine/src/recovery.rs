@@ -10,6 +10,7 @@ use crate::error::{Check, Damage, OpenError, Proof};
 use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES, slot_path};
 use crate::frame::{FrameKind, LogTag, Predecessor, Record, RecordKind};
 use crate::index::{FramePlace, LogIndex};
+use crate::mutant::{self, Mutant};
 use crate::places::Places;
 use crate::scan::{Failure, Scan, ScannedFrame, Scanner, first_frame_is_there, headers};
 use crate::segment::{Head, SegmentHeader, ValidEnd};
@@ -137,6 +138,7 @@ pub(crate) fn decide(seq: u64, witnesses: &[Proof]) -> Verdict {
         | Proof::Checkpoint { durable_seq, .. } => *durable_seq >= seq,
     };
     match witnesses.iter().find(promises) {
+        Some(_) if mutant::is(Mutant::BadFrameIsEnd) => Verdict::Torn,
         Some(proof) => Verdict::Corrupt(*proof),
         None => Verdict::Torn,
     }
@@ -303,10 +305,15 @@ impl<'a> Recovery<'a> {
         };
         let mut witnesses = vec![Proof::LaterFrame { durable_seq: failure.promised_seq }];
         for checkpoint in self.known.checkpoints {
+            if mutant::is(Mutant::CheckpointProvesNothing) {
+                break;
+            }
             let CheckpointInfo { at, durable_seq, .. } = *checkpoint;
             witnesses.push(Proof::Checkpoint { index: at.index, durable_seq });
         }
-        self.promises_elsewhere(segments, failure.seq, &mut witnesses);
+        if !mutant::is(Mutant::OtherSlotProvesNothing) {
+            self.promises_elsewhere(segments, failure.seq, &mut witnesses);
+        }
         match decide(failure.seq, &witnesses) {
             Verdict::Corrupt(proof) => Err(self.damaged(slot, failure, proof)),
             Verdict::Torn if self.unreadable.is_some() => {

@@ -10,6 +10,7 @@ use crate::checkpoint::file_bytes_of;
 use crate::error::Fault;
 use crate::format::checkpoint_path;
 use crate::io::{Class, Disk, Done, FileId, Op};
+use crate::mutant::{self, Mutant};
 use crate::slots::is_full;
 use crate::tags::Owner;
 use crate::types::{CheckpointInfo, Position};
@@ -96,6 +97,9 @@ impl Retained {
 
     /// Everything up to here is in every checkpoint that is kept; none while there are not two.
     pub(crate) fn covered(&self) -> Option<Position> {
+        if mutant::is(Mutant::SlotFreedEarly) {
+            return self.newest().map(|info| info.at);
+        }
         self.infos.last().filter(|_| self.infos.len() >= KEPT_COUNT).map(|info| info.at)
     }
 

@@ -12,6 +12,7 @@ use crate::buffer::AlignedBuf;
 use crate::error::Fault;
 use crate::format::{SLOT_DIR, slot_path, slot_temporary_path};
 use crate::io::{Class, Disk, Done, FileId, Op, OpenMode, WriteBuf, WriteSync};
+use crate::mutant::{self, Mutant};
 use crate::tags::Owner;
 
 /// Zeros written at once.
@@ -164,6 +165,9 @@ impl SlotTable {
             self.making.take().expect("a completion belongs to the slot in the making");
         match result {
             Ok(done) => self.proceed(making, &done, disk),
+            Err(_) if making.step == Step::Syncing && mutant::is(Mutant::SyncErrorIgnored) => {
+                self.proceed(making, &Done::Nothing, disk);
+            }
             Err(error) if making.may_be_full() && is_full(&error) => {
                 self.retry_at_us = Some(now_us.saturating_add(RETRY_US));
                 making.step = match making.file {
@@ -194,8 +198,8 @@ impl SlotTable {
                 if offset < self.slot_bytes { Step::Zeroing { offset } } else { Step::Syncing }
             }
             Step::Syncing => Step::Renaming,
-            Step::Renaming => Step::SyncingDir,
-            Step::SyncingDir => {
+            Step::Renaming if !mutant::is(Mutant::SlotDirNotSynced) => Step::SyncingDir,
+            Step::Renaming | Step::SyncingDir => {
                 let file = making.file.expect("the first step opened it");
                 self.slots.push(Slot::free(file));
                 self.retry_at_us = None;

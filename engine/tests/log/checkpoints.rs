@@ -180,6 +180,7 @@ fn a_write_that_the_disk_lost_is_found_before_the_checkpoint_counts() {
         if let Some(error) = failed {
             break error;
         }
+        assert_ne!(world.checkpoint.map(|info| info.at), Some(at), "it counts unverified");
     };
     assert!(matches!(error, CheckpointError::Unverified { .. }), "{error}");
     assert_eq!(world.checkpoint.map(|info| info.at), Some(newer));

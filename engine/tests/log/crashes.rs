@@ -99,6 +99,32 @@ fn frames_in_flight_are_cut_from_the_first_torn_one_on() {
     }
 }
 
+/// The header of a segment states where the one before it ends; so nothing up to there may be in flight when it is
+/// written.
+#[test]
+fn a_segment_is_opened_only_when_the_one_before_it_is_durable() {
+    let (mut world, _, _) = cut_in(|world| {
+        world.append_entries(2, 15, 60_000);
+        world.settle();
+        for _ in 0..3 {
+            world.append_entries(2, 1, 60_000);
+            world.turn_now().unwrap();
+        }
+    });
+    assert!(world.engine().in_flight() > 0);
+    // The newest of the old segment is lost, whatever has gone to the next one is not.
+    let mut lost = 0;
+    world.disk.crash_with(|unsynced| match unsynced {
+        Unsynced::Sector { path, .. } if **path == *"seg/00000000.seg" => {
+            lost += 1;
+            Fate::Old
+        }
+        _ => Fate::New,
+    });
+    assert!(lost > 0);
+    world.open_and_check("after the crash");
+}
+
 #[test]
 fn a_torn_roll_leaves_the_segment_before_it_as_it_was() {
     let (mut world, image, oracle) = cut_in(|world| {

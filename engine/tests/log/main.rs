@@ -8,6 +8,8 @@ mod corpus;
 mod crashes;
 mod faults;
 mod inspection;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod reads;
 mod refusals;
 mod scripts;

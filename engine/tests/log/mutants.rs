@@ -1,0 +1,85 @@
+//! Each deliberate bug is caught by a test that is named here: `cargo test -p engine --features mutants mutants`.
+//!
+//! A mutant is chosen for a whole process, so each is tried in one of its own.
+
+use std::process::{Command, Output};
+
+use engine::Mutant;
+
+/// What catches a mutant.
+fn killer(mutant: Mutant) -> &'static str {
+    match mutant {
+        Mutant::AckInFlight | Mutant::AckOutOfOrder => {
+            "faults::a_failed_write_is_final_and_nothing_is_acknowledged_after_it"
+        }
+        Mutant::PromiseInFlight => "crashes::frames_in_flight_are_cut_from_the_first_torn_one_on",
+        Mutant::NoNote => "faults::rot_of_a_promised_frame_is_refused_with_its_place",
+        Mutant::WriteErrorIgnored => {
+            "faults::nothing_that_completes_together_with_a_fault_is_reported"
+        }
+        Mutant::SyncErrorIgnored => {
+            "faults::any_failing_operation_of_a_running_engine_is_final_and_loses_nothing"
+        }
+        Mutant::HardStateLost => "crashes::a_torn_frame_is_cut_whichever_of_its_sectors_survive",
+        Mutant::RollInFlight => {
+            "crashes::a_segment_is_opened_only_when_the_one_before_it_is_durable"
+        }
+        Mutant::SlotDirNotSynced | Mutant::MetaDirNotSynced => {
+            "crashes::a_torn_roll_leaves_the_segment_before_it_as_it_was"
+        }
+        Mutant::CheckpointDirNotSynced | Mutant::CheckpointNotSynced => {
+            "checkpoints::the_log_goes_on_while_a_checkpoint_is_written"
+        }
+        Mutant::CheckpointNotVerified => {
+            "checkpoints::a_write_that_the_disk_lost_is_found_before_the_checkpoint_counts"
+        }
+        Mutant::CheckpointAheadOfDurable => {
+            "checkpoints::a_checkpoint_that_is_not_durable_not_new_or_not_alone_is_refused"
+        }
+        Mutant::OpenWithoutSync => "crashes::every_slot_is_synced_before_it_is_read",
+        Mutant::BadFrameIsEnd => "faults::a_lost_write_is_found_when_a_later_frame_is_durable",
+        Mutant::CheckpointProvesNothing => "faults::rot_that_a_checkpoint_promises_is_refused",
+        Mutant::OtherSlotProvesNothing => "faults::a_lost_write_that_opened_a_segment_is_found_too",
+        Mutant::EarlierLifeAccepted => {
+            "scripts::random_scripts_keep_every_acknowledged_write_and_invent_nothing"
+        }
+        Mutant::PayloadNotVerified => {
+            "crashes::a_torn_frame_is_cut_whichever_of_its_sectors_survive"
+        }
+        Mutant::SlotFreedEarly => {
+            "checkpoints::both_checkpoints_bad_and_segments_recycled_is_refused_and_nothing_deleted"
+        }
+        Mutant::HeldSlotFreed => {
+            "values::a_slot_is_kept_while_a_kept_checkpoint_names_it_and_used_anew_after"
+        }
+        Mutant::PinIgnored => "values::a_pin_keeps_a_slot_that_nothing_needs_from_being_used_anew",
+        Mutant::DamageRemoved => {
+            "checkpoints::any_flipped_bit_of_the_newest_checkpoint_falls_back_to_the_older_one"
+        }
+        Mutant::ValueNotVerified => {
+            "values::what_is_not_the_wanted_value_is_an_error_of_that_value_alone"
+        }
+        Mutant::CacheAcrossLives => {
+            "values::a_value_that_was_read_needs_the_disk_no_more_until_its_slot_is_used_anew"
+        }
+        other => panic!("{other:?} has no test that catches it"),
+    }
+}
+
+fn run(test: &str, mutant: Option<Mutant>) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test]).env_remove("HOLDFAST_MUTANT");
+    command.envs(mutant.map(|mutant| ("HOLDFAST_MUTANT", format!("{mutant:?}"))));
+    command.output().unwrap()
+}
+
+#[test]
+fn every_mutant_is_caught_by_the_test_that_is_named_for_it() {
+    for mutant in Mutant::ALL {
+        let test = killer(mutant);
+        let Output { stdout, .. } = run(test, Some(mutant));
+        let said = String::from_utf8_lossy(&stdout);
+        assert!(said.contains(&format!("test {test} ... FAILED")), "{mutant:?} lives: {said}");
+        assert!(run(test, None).status.success(), "{test} fails without a mutant");
+    }
+}
