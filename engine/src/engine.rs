@@ -94,12 +94,13 @@ impl<D: Disk> Engine<D> {
         mut slots: SlotTable,
         log: Log,
         retained: Retained,
+        cache_bytes_max: usize,
     ) -> Engine<D> {
         let in_log: BTreeSet<u32> = log.slots_in_use().collect();
         let held: BTreeSet<u32> = retained.slots().difference(&in_log).copied().collect();
         in_log.iter().chain(&held).for_each(|slot| slots.take(*slot));
         let limbo = Limbo::default();
-        let reader = Reader::new(log.shared_tail(), log.cache_bytes_max(), limbo.pins());
+        let reader = Reader::new(log.shared_tail(), cache_bytes_max, limbo.pins());
         let seq = retained.newest().map_or(0, |newest| newest.durable_seq);
         let before = log.bytes_after(seq);
         Engine {
@@ -303,7 +304,8 @@ impl<D: Disk> Engine<D> {
 
     /// Asks for values, from memory or from the disk. [`Event::Values`] answers with `id`.
     ///
-    /// Requires: the caller holds a [`crate::Pin`] that is older than its look at the index, until the answer.
+    /// Requires: the caller holds a [`crate::Pin`] that is older than its look at the index. It may go when this returns:
+    /// reads under way keep their slots.
     pub fn read_values(&mut self, id: u64, wanted: Vec<Wanted>, reading: Reading) {
         let mut context = Context {
             log: &self.log,
@@ -649,9 +651,10 @@ impl<D: Disk> Engine<D> {
         let is_news = !self.freed.is_empty() || self.retained.take_changed();
         if is_news {
             self.held.extend(self.freed.drain(..));
-            let needed = match mutant::is(Mutant::HeldSlotFreed) {
-                true => BTreeSet::new(),
-                false => self.retained.slots(),
+            let needed = if mutant::is(Mutant::HeldSlotFreed) {
+                BTreeSet::new()
+            } else {
+                self.retained.slots()
             };
             let unneeded: Vec<u32> = self.held.difference(&needed).copied().collect();
             self.held.retain(|slot| needed.contains(slot));

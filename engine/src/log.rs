@@ -304,10 +304,6 @@ impl Log {
         self.options.entry_bytes_max()
     }
 
-    pub(crate) fn cache_bytes_max(&self) -> usize {
-        self.options.cache_bytes_max
-    }
-
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }

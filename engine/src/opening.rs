@@ -101,8 +101,10 @@ pub fn open_with<D: Disk>(
     let recovered = recovered(created, &log, &kept, report);
     let retained = Retained::new(kept);
     let slots = SlotTable::new(files, options.slot_bytes, options.slots_ready);
+    let cache_bytes_max = options.cache_bytes_max;
     let log = Log::new(meta.log_id, options, log);
-    Ok(Opened { engine: Engine::new(disk, dir, meta, slots, log, retained), recovered })
+    let engine = Engine::new(disk, dir, meta, slots, log, retained, cache_bytes_max);
+    Ok(Opened { engine, recovered })
 }
 
 fn recovered(created: bool, log: &RecoveredLog, kept: &[Kept], report: Report) -> Recovered {

@@ -47,7 +47,7 @@ pub(crate) struct Tail {
     frames: VecDeque<TailFrame>,
     /// The number of the newest frame that starts at a place.
     seqs: BTreeMap<Location, u64>,
-    /// The salts of slots that were written since the open.
+    /// See [`Tail::life`].
     lives: BTreeMap<u32, u64>,
     held_bytes: usize,
     bytes_max: usize,
@@ -102,7 +102,8 @@ impl Tail {
         self.frames.get(at)
     }
 
-    /// Which of the lives of a slot it is, as far as readers have to tell them apart.
+    /// The salt of the newest segment in a slot that has brought a record since the open; 0 before. A segment without
+    /// records has no locations, so nobody needs to tell it apart.
     pub(crate) fn life(&self, slot: u32) -> u64 {
         self.lives.get(&slot).copied().unwrap_or(0)
     }

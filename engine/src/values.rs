@@ -51,8 +51,8 @@ impl Reader {
     /// is treated as absent: the disk decides.
     pub fn recent(&self, wanted: &Wanted) -> Option<Bytes> {
         let bytes = match self.look(wanted.location, wanted.bytes()) {
-            Found::Frame(cached) => cached.frame.slice(cached.start, wanted.bytes()),
-            Found::Cached(bytes) => bytes,
+            Found::InFrame(cached) => cached.frame.slice(cached.start, wanted.bytes()),
+            Found::Kept(bytes) => bytes,
             Found::Nothing => return None,
         };
         wanted.take_from(&bytes).ok()
@@ -69,17 +69,17 @@ impl Reader {
         let length = key.len() + value_bytes as usize;
         let found = self.look(location, length);
         let bytes = match &found {
-            Found::Frame(cached) => {
+            Found::InFrame(cached) => {
                 cached.frame.as_slice().get(cached.start..cached.start + length)?
             }
-            Found::Cached(bytes) => bytes,
+            Found::Kept(bytes) => bytes,
             Found::Nothing => return None,
         };
-        let (found, value) = bytes.split_at_checked(key.len())?;
-        (bytes.len() == length && found == key && crc(value) == checksum).then(|| take(value))
+        let (own_key, value) = bytes.split_at_checked(key.len())?;
+        (bytes.len() == length && own_key == key && crc(value) == checksum).then(|| take(value))
     }
 
-    /// Keeps a value that the disk has brought.
+    /// Keeps a value that the disk has just brought: while its read is under way a slot stays in the same life.
     fn keep(&self, wanted: &Wanted, value: &[u8]) {
         let life = self.tail.read().life(wanted.location.slot());
         self.cache.put(wanted, value, life);
@@ -88,11 +88,11 @@ impl Reader {
     fn look(&self, location: Location, bytes: usize) -> Found {
         let tail = self.tail.read();
         if let Some(cached) = tail.at(location, bytes) {
-            return Found::Frame(cached);
+            return Found::InFrame(cached);
         }
         let life = tail.life(location.slot());
         drop(tail);
-        self.cache.get(location, life).map_or(Found::Nothing, Found::Cached)
+        self.cache.get(location, life).map_or(Found::Nothing, Found::Kept)
     }
 
     /// What the cache holds, overheads included.
@@ -103,8 +103,8 @@ impl Reader {
 
 /// Where in memory the bytes at a location are.
 enum Found {
-    Frame(Cached),
-    Cached(Bytes),
+    InFrame(Cached),
+    Kept(Bytes),
     Nothing,
 }
 

@@ -100,7 +100,8 @@ impl Heads {
         self.lines[line].iter().fold(line * LINE, count)
     }
 
-    /// Reads a word of every line; see [`super::warm`].
+    /// Reads the first word of every line of heads, and the last word of the last, as they need not begin where lines of
+    /// the processor's caches do; see [`super::warm`].
     #[inline]
     pub(super) fn touch(&self) -> usize {
         let lines = self.lines.iter().fold(0, |sum, line| sum ^ line[0] as usize);

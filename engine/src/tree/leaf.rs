@@ -42,7 +42,7 @@ impl<V> Leaf<V> {
         self.heads.search(&self.items, key)
     }
 
-    /// Reads a word of each of its cache lines.
+    /// Reads a word of each cache line of its heads; the last of them, or the one behind it, says where the items are.
     #[inline]
     pub(super) fn touch(&self) -> usize {
         self.heads.touch()

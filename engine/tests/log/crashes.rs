@@ -119,7 +119,7 @@ fn a_segment_is_opened_only_when_the_one_before_it_is_durable() {
             lost += 1;
             Fate::Old
         }
-        _ => Fate::New,
+        Unsynced::Sector { .. } | Unsynced::Size { .. } | Unsynced::Entry { .. } => Fate::New,
     });
     assert!(lost > 0);
     world.open_and_check("after the crash");

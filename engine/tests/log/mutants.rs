@@ -20,7 +20,9 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::SyncErrorIgnored => {
             "faults::any_failing_operation_of_a_running_engine_is_final_and_loses_nothing"
         }
-        Mutant::HardStateLost => "crashes::a_torn_frame_is_cut_whichever_of_its_sectors_survive",
+        Mutant::HardStateLost | Mutant::PayloadNotVerified => {
+            "crashes::a_torn_frame_is_cut_whichever_of_its_sectors_survive"
+        }
         Mutant::RollInFlight => {
             "crashes::a_segment_is_opened_only_when_the_one_before_it_is_durable"
         }
@@ -42,9 +44,6 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::OtherSlotProvesNothing => "faults::a_lost_write_that_opened_a_segment_is_found_too",
         Mutant::EarlierLifeAccepted => {
             "scripts::random_scripts_keep_every_acknowledged_write_and_invent_nothing"
-        }
-        Mutant::PayloadNotVerified => {
-            "crashes::a_torn_frame_is_cut_whichever_of_its_sectors_survive"
         }
         Mutant::SlotFreedEarly => {
             "checkpoints::both_checkpoints_bad_and_segments_recycled_is_refused_and_nothing_deleted"

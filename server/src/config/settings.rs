@@ -229,7 +229,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         flag: "cache-bytes-max",
         value_name: "SIZE",
-        help: "Memory for values that were read from the disk, beside the 32 MiB of the log's end [default: 256MiB]",
+        help: "Memory for values of up to 256 KiB that were read from the disk, beside the 32 MiB of the log's end; 0 keeps none [default: 256MiB]",
         set: |draft, text| {
             let bytes = size(text, 0..=1 << 40)?;
             draft.config.cache_bytes_max =

@@ -14,8 +14,8 @@ use raft::SendId;
 use super::input::ReplyTo;
 use crate::state_machine::{Loaded, State};
 
-/// A client that reads so many values at once goes over a range.
-const SCAN_VALUES_MIN: usize = 128;
+/// A client that reads several values of together so many bytes goes over a range.
+const SCAN_BYTES_MIN: usize = 64 << 10;
 
 /// Who waits for values.
 #[derive(Debug)]
@@ -31,9 +31,10 @@ pub(super) enum Purpose {
 impl Purpose {
     /// What clients read they read again, mostly, but for long ranges: keeping those costs more than it brings. What is
     /// compared is about to be replaced.
-    fn reading(&self, values: usize) -> Reading {
+    fn reading(&self, wanted: &[Wanted]) -> Reading {
+        let bytes: usize = wanted.iter().map(|wanted| wanted.value_bytes as usize).sum();
         match self {
-            Purpose::Fetch(_) if values < SCAN_VALUES_MIN => Reading::Again,
+            Purpose::Fetch(_) if wanted.len() == 1 || bytes < SCAN_BYTES_MIN => Reading::Again,
             Purpose::Fetch(_) | Purpose::Compare(_) | Purpose::Snapshot(_) => Reading::Once,
         }
     }
@@ -65,7 +66,7 @@ impl Values {
         purpose: Purpose,
         wanted: Vec<Wanted>,
     ) {
-        let reading = purpose.reading(wanted.len());
+        let reading = purpose.reading(&wanted);
         self.next += 1;
         self.reads.insert(self.next, purpose);
         engine.read_values(self.next, wanted, reading);

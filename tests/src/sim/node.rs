@@ -309,6 +309,7 @@ impl Node {
             slot_bytes: self.plan.slot_bytes,
             inflight_frames_max: self.random.index(4) + 1,
             tail_bytes_max: *self.random.pick(&[64 << 10, 1 << 20]),
+            cache_bytes_max: *self.random.pick(&[0, 32 << 10, 1 << 20]),
             slots_ready: self.random.index(2) + 1,
             seed: [self.random.number(), self.random.number()],
             ..engine::Options::default()
