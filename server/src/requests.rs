@@ -469,12 +469,44 @@ fn item_ref<'a>(item: StoredItem<'_>, value: &'a [u8]) -> ItemRef<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state_machine::{EntryBuilder, Loaded, encode_command};
 
     fn room_of(request: Request) -> Room {
         match plan(request, &mut BytesMut::new()) {
             Ok(Plan::Write { room, .. }) => room,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A page of a million short values once asked the disk for all of them, a block each.
+    #[test]
+    fn a_page_ends_before_it_needs_too_many_values_from_the_disk() {
+        let disk = engine::io::simulated::SimDisk::new(1, engine::io::simulated::SimFaults::none());
+        let identity = engine::Identity { node: 1, incarnation: 1, log_id: 1 };
+        let options = engine::Options { slot_bytes: 1 << 20, ..engine::Options::default() };
+        let dir = std::path::Path::new("simulated");
+        let opened = engine::open(disk.handle(), dir, options, identity).unwrap();
+        let reader = opened.engine.reader();
+        let mut state = State::new();
+        let mut entry = EntryBuilder::new();
+        entry.begin(1);
+        for number in 0..1_500 {
+            let (key, value) = (format!("{number:04}").into(), vec![7; 65].into());
+            let mut command = BytesMut::new();
+            let origin = Origin { session: 0, sequence: 0, lowest_unanswered: 0 };
+            encode_command(origin, &Command::Put { key, value }, &mut command);
+            entry.push(&command);
+        }
+        let place = engine::Location::new(0, 1 << 16);
+        let payload = entry.finish();
+        state.apply(1, &payload, place, &Loaded::new(), &mut Vec::new()).unwrap();
+        let view = View { state: &state, reader: &reader };
+        let fetch = answer_range(view, 9, (&KeyRange::all(), 0), &mut BytesMut::new());
+        let mut fetch = fetch.expect("nothing is in memory");
+        assert!(matches!(&fetch.page, Page::Range { items, more: true } if items.len() == 1_024));
+        // What it may hold counts the blocks around the values, so that few such reads go on at once.
+        assert_eq!(fetch.bytes(), 1_024 * (65 + (8 << 10)));
+        assert_eq!(fetch.take_wanted().0.len(), 1_024);
     }
 
     /// Acquires counted among what frees room, and filled the last of a full disk.
