@@ -28,8 +28,8 @@ use crate::founding::{Founder, Heard, Refusal};
 use crate::identity::Founding;
 use crate::inbox::Inbox;
 use crate::peer_message::{
-    BODY_BYTES_MAX, HELLO_BYTES_MAX, Hello, KEEP_ALIVE_AFTER, Parts, PeerFrameError, PeerMessage,
-    decode, encode, keep_alive,
+    BODY_BYTES_MAX, COPIED_BYTES_MAX, HELLO_BYTES_MAX, Hello, KEEP_ALIVE_AFTER, Parts,
+    PeerFrameError, PeerMessage, decode, encode, keep_alive,
 };
 use crate::replica::Input;
 use crate::socket;
@@ -41,6 +41,9 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Peers, and strangers whose hello has not come yet; more are hung up on.
 const ACCEPTED_MAX: usize = 64;
 const READ_BYTES: usize = 256 << 10;
+// What is not copied out of a buffer keeps it: that should be a good part of it. A buffer that had to grow around the
+// first bytes of a long frame may be twice as large.
+const _: () = assert!(2 * COPIED_BYTES_MAX >= READ_BYTES);
 /// One vectored write takes at most this many parts, and bytes beyond this wait for the next.
 const WRITE_PARTS_MAX: usize = 64;
 const WRITE_BYTES_TARGET: usize = 1 << 20;

@@ -31,7 +31,7 @@ pub const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(1);
 
 const HEADER_BYTES: usize = 16;
 /// Frames up to this long are copied out of the buffer that they came in.
-const COPIED_BYTES_MAX: usize = 128 << 10;
+pub const COPIED_BYTES_MAX: usize = 128 << 10;
 /// Bodies beyond this many parts are refused, as no correct peer sends so many batches.
 const BATCHES_COUNT_MAX: usize = 65_536;
 
