@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::format::FORMAT_VERSION;
 use crate::types::{Location, Position};
 
 /// The first check that some bytes did not pass.
@@ -202,7 +203,7 @@ pub enum OpenError {
     },
     /// A file of another program, or of another version of this one.
     #[error(
-        "{dir}/META is not of format version 1 of this program; use the version that wrote it or an empty directory"
+        "{dir}/META is not of format version {FORMAT_VERSION} of this program; use the version that wrote it or an empty directory"
     )]
     MetaForeign {
         /// The directory.

@@ -9,7 +9,7 @@ use super::{
     CheckpointName, Checkpoints, Extent, Nobody, Opening, SlotFiles, checkpoint_name, recovered,
 };
 use crate::error::{Check, Damage, OpenError, Proof};
-use crate::format::{CHECKPOINT_DIR, checkpoint_path, slot_path};
+use crate::format::{CHECKPOINT_DIR, SEGMENT_HEADER_BYTES, checkpoint_path, slot_path};
 use crate::frame::{FrameKind, LogTag, Record, RecordKind};
 use crate::io::{Disk, FileId};
 use crate::meta;
@@ -94,6 +94,14 @@ impl Opening<'_> {
             rotten.extend(rot(*slot, &head, meta, &bytes));
         }
         Ok(rotten)
+    }
+
+    /// What the first block of a slot says.
+    fn head(&mut self, meta: &Meta, files: &[FileId], slot: u32) -> Head {
+        let mut block = Vec::new();
+        let mut slots = SlotFiles { io: &mut self.io, files };
+        slots.read(slot, SEGMENT_HEADER_BYTES as u64, &mut block);
+        SegmentHeader::classify(&block, meta.log_id, slot, meta.slot_bytes)
     }
 
     /// All of a slot, and where the device refused to give it.
@@ -257,7 +265,7 @@ impl Opening<'_> {
         let files = self.slots(meta)?;
         let mut segments = Vec::new();
         for slot in 0..u32::try_from(files.len()).expect("slots are numbered in 32 bits") {
-            match self.slot(meta, &files, slot).0 {
+            match self.head(meta, &files, slot) {
                 Head::Blank => show(Dumped::NoSegment(slot, None))?,
                 Head::Bad(check) => show(Dumped::NoSegment(slot, Some(check)))?,
                 Head::Segment(header) => segments.push(header),

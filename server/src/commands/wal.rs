@@ -1,7 +1,7 @@
 //! `holdfast wal`: what a data directory holds, without a server and without changing it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use clap::Subcommand;
 use engine::io::offline::OfflineDisk;
@@ -123,7 +123,7 @@ struct Looked<'a> {
 
 impl<'a> Looked<'a> {
     fn open(dir: &'a Path) -> Result<Looked<'a>, Failure> {
-        if !dir.join("META").exists() {
+        if !dir.join("META").try_exists().map_err(|error| cannot_open(dir, &error))? {
             let message =
                 format!("{} holds no META: it is not the data directory of a node", dir.display());
             return Err(Failure::new(Exit::Of(66), message));
@@ -132,22 +132,20 @@ impl<'a> Looked<'a> {
         Ok(Looked { dir, _lock: lock })
     }
 
-    /// A disk on it, and a bar on the terminal that shows how far reading has come.
-    fn disk(&self) -> Result<(OfflineDisk, ProgressBar), Failure> {
+    /// A disk on it; `on_read` is told of the bytes of each read.
+    fn disk(&self, on_read: impl FnMut(u64) + 'static) -> Result<OfflineDisk, Failure> {
+        OfflineDisk::open(self.dir, on_read).map_err(|error| cannot_open(self.dir, &error))
+    }
+
+    /// Shows on the terminal how far reading has come.
+    fn verify(&self) -> Result<Result<Inspection, OpenError>, Failure> {
         let bar =
             ProgressBar::new(bytes_in(&self.dir.join("seg")) + bytes_in(&self.dir.join("ckpt")));
         let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));
         bar.set_message("reading");
         let shown = bar.clone();
-        let disk = OfflineDisk::open(self.dir, move |bytes| shown.inc(bytes)).map_err(|error| {
-            Failure::new(Exit::Of(66), format!("cannot open {}: {error}", self.dir.display()))
-        })?;
-        Ok((disk, bar))
-    }
-
-    fn verify(&self) -> Result<Result<Inspection, OpenError>, Failure> {
-        let (disk, bar) = self.disk()?;
+        let disk = self.disk(move |bytes| shown.inc(bytes))?;
         let found = engine::verify(disk, self.dir);
         bar.finish_and_clear();
         match found {
@@ -155,6 +153,10 @@ impl<'a> Looked<'a> {
             found => Ok(found),
         }
     }
+}
+
+fn cannot_open(dir: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Of(66), format!("cannot open {}: {error}", dir.display()))
 }
 
 fn unreadable(error: &OpenError) -> Failure {

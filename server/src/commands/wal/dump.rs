@@ -33,9 +33,8 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
         output: Output::stdout(),
         result: Ok(true),
     };
-    let (disk, bar) = looked.disk()?;
     // The lines are the progress.
-    bar.finish_and_clear();
+    let disk = looked.disk(|_| {})?;
     let dumped = engine::dump(disk, dir, &mut |dumped| lines.show(&dumped));
     lines.flush();
     if !lines.result? {
