@@ -13,7 +13,8 @@ use engine::buffer::AlignedBuf;
 use engine::io::open::{AnyDisk, Backend, open_disk};
 use engine::io::{Class, Completion, Disk, Done, FileId, Op, OpenMode, Tag};
 use engine::{
-    Append, CheckpointOrigin, Engine, Entry, Event, Identity, Opened, Options, Position, open,
+    Append, CheckpointOrigin, Engine, Entry, Event, Identity, Opened, Options, Position,
+    ValueSlots, open,
 };
 
 const ENTRY_BYTES: usize = 64 * 256;
@@ -86,7 +87,8 @@ impl Node {
     fn checkpoint(&mut self, body: &[u8]) {
         let origin = CheckpointOrigin::Installed;
         self.last.index += 1;
-        let begun = self.engine.checkpoint_begin(self.last, origin, BODY_BYTES, Vec::new());
+        let begun =
+            self.engine.checkpoint_begin(self.last, origin, BODY_BYTES, ValueSlots::default());
         begun.expect("none is in progress");
         let (mut pushed, target) = (0, self.checkpoints + 1);
         while pushed < BODY_BYTES {

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use engine::io::open::{AnyDisk, Backend, open_disk};
 use engine::{
     Append, CheckpointOrigin, DirLock, Engine, Entry, Event, Identity, Opened, Options, Position,
-    open,
+    ValueSlots, open,
 };
 
 const USAGE: &str = "usage: kv DIR put KEY VALUE | kv DIR get KEY | kv DIR checkpoint";
@@ -116,7 +116,8 @@ impl Map {
         let lines = self.state.iter().map(|(key, value)| format!("{key}\t{value}\n"));
         let body = lines.collect::<String>().into_bytes();
         // No value stays in the log: the checkpoint needs no slots.
-        self.engine.checkpoint_begin(self.last, origin, body.len() as u64, Vec::new())?;
+        let (bytes, slots) = (body.len() as u64, ValueSlots::default());
+        self.engine.checkpoint_begin(self.last, origin, bytes, slots)?;
         let ends = |event: &Event| {
             matches!(event, Event::CheckpointDurable { .. } | Event::CheckpointFailed { .. })
         };

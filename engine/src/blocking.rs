@@ -112,7 +112,9 @@ impl<'a> Blocking<'a> {
                 | Owner::Slot
                 | Owner::Checkpoint(..)
                 | Owner::Read(_)
-                | Owner::Removal => self.strays.push(completion),
+                | Owner::Removal
+                | Owner::Values
+                | Owner::Cleaner(_) => self.strays.push(completion),
             }
         }
     }

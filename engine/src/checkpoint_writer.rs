@@ -23,7 +23,7 @@ use crate::mutant::{self, Mutant};
 use crate::retained::Kept;
 use crate::slots::is_full;
 use crate::tags::Owner;
-use crate::types::CheckpointOrigin;
+use crate::types::{CheckpointOrigin, ValueSlots};
 
 /// Blocks written or read at once.
 const CHUNK_BLOCKS: u64 = 4;
@@ -81,7 +81,7 @@ pub(crate) struct CheckpointWriter {
     allocated: u64,
 
     header: CheckpointHeader,
-    slots: Vec<u32>,
+    slots: ValueSlots,
     blocks: crc32fast::Hasher,
     /// The chunk that is being filled and the body bytes in its last block.
     fill: AlignedBuf,
@@ -102,12 +102,12 @@ impl CheckpointWriter {
     pub(crate) fn begin(
         origin: CheckpointOrigin,
         header: CheckpointHeader,
-        slots: Vec<u32>,
+        slots: ValueSlots,
         bytes_announced: u64,
         attempt: u64,
         disk: &mut dyn Disk,
     ) -> CheckpointWriter {
-        assert!(header.info.slots_count as usize == slots.len());
+        assert!(header.info.slots_count as usize == slots.slots.len());
         let announced = header.info.table_bytes().saturating_add(bytes_announced);
         let path = format!("{CHECKPOINT_DIR}/{:016x}.{attempt}.tmp", header.info.at.index);
         let mut writer = CheckpointWriter {
@@ -134,7 +134,7 @@ impl CheckpointWriter {
         };
         let path = writer.path.clone();
         writer.submit(Op::Open { path, mode: OpenMode::CreateNew }, disk);
-        writer.fill(&encode_slots(&writer.slots));
+        writer.fill(&encode_slots(&writer.slots.slots));
         writer
     }
 
@@ -405,7 +405,7 @@ impl CheckpointWriter {
             State::SyncingDir if self.failure.is_some() => self.close(self.open_file(), disk),
             State::Renaming | State::SyncingDir => {
                 let CheckpointHeader { info, salt, .. } = self.header;
-                let slots = std::mem::take(&mut self.slots);
+                let slots = self.slots.clone();
                 return Some(Outcome::Durable(Kept::new(info, salt, self.open_file(), slots)));
             }
             State::Failing => match self.file {

@@ -7,18 +7,18 @@
 //! - Any error of a write, sync, rename or directory sync is final: nothing is acknowledged any more (P4).
 //! - A background job does one small step for each completion, so a turn stays short.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-use bytes::Bytes;
 
 use crate::blocking::Blocking;
 use crate::checkpoint::{CheckpointHeader, Verifier};
 use crate::checkpoint_writer::{CheckpointWriter, Outcome};
+use crate::cleaner::ValueIndex;
+use crate::cleaning::{CleanContext, Cleaning};
 use crate::error::{Check, CheckpointError, EngineError, Fault, OpenError, Unusable};
 use crate::format::{CHECKPOINT_HEADER_BYTES, META_APPLICATION_BYTES_MAX, slot_path};
-use crate::io::{Class, Completion, Disk, FileId, Op, Wake, WriteBuf, WriteSync};
+use crate::io::{Class, Completion, Disk, Done, FileId, Op, Wake, WriteBuf, WriteSync};
 use crate::log::{Acknowledged, Built, Log};
 use crate::meta;
 use crate::mutant::{self, Mutant};
@@ -29,8 +29,11 @@ use crate::retained::Retained;
 use crate::slots::SlotTable;
 use crate::tags::Owner;
 use crate::types::{
-    Append, CheckpointInfo, CheckpointOrigin, Event, Location, Meta, Position, Room, Status, Wanted,
+    Append, CheckpointInfo, CheckpointOrigin, Event, Location, Meta, Position, Room, Status,
+    ValueSlots, ValuesOwner, Wanted,
 };
+use crate::value_batch::ValueBatch;
+use crate::value_log::{PlacedValues, ValueLog};
 use crate::values::{Reader, Reading};
 
 /// The most that is reserved for a checkpoint on the word of whoever announces it: 4 TiB.
@@ -48,8 +51,12 @@ pub struct Engine<D: Disk> {
     log: Log,
     slots: SlotTable,
     retained: Retained,
-    /// Slots without a live entry that hold values of a checkpoint.
-    held: BTreeSet<u32>,
+    values: ValueLog,
+    /// How many states have been shown for a checkpoint.
+    shown: u64,
+    cleaning: Cleaning,
+    /// Slots without a live entry that hold values of a checkpoint, and how much had been written when they became so.
+    held: BTreeMap<u32, u64>,
     /// Slots that nobody needs, until nobody reads them either.
     limbo: Limbo,
     reader: Reader,
@@ -72,6 +79,16 @@ pub struct Engine<D: Disk> {
     halted: Option<EngineError>,
 }
 
+/// What an open has put together.
+pub(crate) struct Parts {
+    pub(crate) meta: Meta,
+    pub(crate) slots: SlotTable,
+    pub(crate) log: Log,
+    pub(crate) values: ValueLog,
+    pub(crate) cleaning: Cleaning,
+    pub(crate) retained: Retained,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct LogBytes {
     /// What the open found.
@@ -87,18 +104,11 @@ impl<D: Disk> std::fmt::Debug for Engine<D> {
 }
 
 impl<D: Disk> Engine<D> {
-    pub(crate) fn new(
-        disk: D,
-        dir: String,
-        meta: Meta,
-        mut slots: SlotTable,
-        log: Log,
-        retained: Retained,
-        cache_bytes_max: usize,
-    ) -> Engine<D> {
+    pub(crate) fn new(disk: D, dir: String, parts: Parts, cache_bytes_max: usize) -> Engine<D> {
+        let Parts { meta, mut slots, log, values, cleaning, retained } = parts;
         let in_log: BTreeSet<u32> = log.slots_in_use().collect();
-        let held: BTreeSet<u32> = retained.slots().difference(&in_log).copied().collect();
-        in_log.iter().chain(&held).for_each(|slot| slots.take(*slot));
+        let held = retained.slots().difference(&in_log).map(|slot| (*slot, 0)).collect();
+        in_log.union(&retained.slots()).for_each(|slot| slots.take(*slot));
         let limbo = Limbo::default();
         let reader = Reader::new(log.shared_tail(), cache_bytes_max, limbo.pins());
         let seq = retained.newest().map_or(0, |newest| newest.durable_seq);
@@ -110,6 +120,9 @@ impl<D: Disk> Engine<D> {
             log,
             slots,
             retained,
+            values,
+            shown: 0,
+            cleaning,
             held,
             limbo,
             reader,
@@ -262,7 +275,11 @@ impl<D: Disk> Engine<D> {
             return Some(0);
         }
         let has_ready_slot = self.slots.ready().is_some();
-        let dues = [self.log.next_due_us(has_ready_slot), self.slots.next_due_us()];
+        let dues = [
+            self.log.next_due_us(has_ready_slot),
+            self.slots.next_due_us(),
+            self.cleaning.next_due_us(),
+        ];
         dues.into_iter().flatten().min()
     }
 
@@ -318,23 +335,31 @@ impl<D: Disk> Engine<D> {
         self.reads.begin_values(id, wanted, reading, &mut context);
     }
 
-    /// Queues values that belong to no entry of this log: those of a snapshot. Returns their name;
-    /// [`Event::ValuesPlaced`] says where they lie. They stay until `values_settled`.
+    /// Queues values that lie in no entry of this log: those of a snapshot. Returns their name;
+    /// [`Event::ValuesPlaced`] says where the batch lies, once it is durable. They stay until `values_settled`.
     ///
     /// Requires: at most [`crate::Options::entry_bytes_max`] bytes.
-    pub fn append_values(&mut self, payload: Bytes) -> u64 {
-        self.log.append_values(payload)
+    pub fn append_values(&mut self, mut batch: ValueBatch) -> u64 {
+        assert!(batch.len() <= self.entry_bytes_max(), "values are too large");
+        self.values.append(ValuesOwner::Snapshot, batch.take())
+    }
+
+    /// Names the slots that hold the values of the caller's state as it is now, for the checkpoint of it. Values that
+    /// the cleaner moves from now on are not where this state says.
+    pub fn value_slots(&mut self, slots: Vec<u32>) -> ValueSlots {
+        self.shown += 1;
+        ValueSlots { slots, shown: self.shown }
     }
 
     /// The values that were appended so far are those of a durable checkpoint, or nobody's any more. While an installed
     /// checkpoint ends, having been aborted, its values are kept: until its name is gone for good a power cut may bring
     /// it back.
     pub fn values_settled(&mut self) {
-        let upto = self.log.newest_values();
+        let upto = self.values.newest_id();
         if self.writers[slot_of(CheckpointOrigin::Installed)].is_some() {
             self.settle_after = Some(upto);
         } else {
-            self.log.release_values_upto(upto);
+            self.values.settle(ValuesOwner::Snapshot, upto, self.shown);
         }
     }
 
@@ -364,7 +389,12 @@ impl<D: Disk> Engine<D> {
             in_flight: self.log.in_flight(),
             queued_bytes: self.log.queued_bytes(),
             slots_live,
-            slots_held: self.held.len() + self.limbo.count(),
+            slots_held: self.held.len() + self.limbo.count() + self.values.segments_count(),
+            slots_values: self.values.segments_count(),
+            slots_spared: self.cleaning.spared_count(),
+            value_bytes: self.values.frame_bytes(),
+            values_moved: self.cleaning.moved().0,
+            moved_bytes: self.cleaning.moved().1,
             values_read: self.reads.values_read(),
             slots_ready: self.slots.ready_count(),
             slots: self.slots.count(),
@@ -388,14 +418,13 @@ impl<D: Disk> Engine<D> {
     /// Begins a checkpoint of the state at `at`, whose values lie in `slots`; these are kept as long as the checkpoint.
     /// `bytes_announced` is reserved first, more is taken if it is needed.
     ///
-    /// Errors: another one of this origin is in progress, `at` (local) or a value (installed) is not durable, or `at` is
-    /// not newer than the newest.
+    /// Errors: another one of this origin is in progress, `at` is not durable here (local), or not newer than the newest.
     pub fn checkpoint_begin(
         &mut self,
         at: Position,
         origin: CheckpointOrigin,
         bytes_announced: u64,
-        slots: Vec<u32>,
+        slots: ValueSlots,
     ) -> Result<(), CheckpointError> {
         let is_same = |writer: &CheckpointWriter| writer.index() == at.index;
         if self.writers[slot_of(origin)].is_some() || self.writers.iter().flatten().any(is_same) {
@@ -406,7 +435,8 @@ impl<D: Disk> Engine<D> {
             && self.log.index().term_at(at.index).is_none_or(|term| term == at.term);
         let is_durable = match origin {
             CheckpointOrigin::Local => is_durable,
-            CheckpointOrigin::Installed => self.log.has_durable_values(),
+            // A peer's entries need not be in this log, and its values were announced when they were durable.
+            CheckpointOrigin::Installed => true,
         };
         if !is_durable && !mutant::is(Mutant::CheckpointAheadOfDurable) {
             return Err(CheckpointError::NotDurable { at, durable });
@@ -417,7 +447,7 @@ impl<D: Disk> Engine<D> {
             return Err(CheckpointError::NotNewer { at, newest });
         }
         self.attempts += 1;
-        let slots_count = u32::try_from(slots.len()).expect("slots are numbered in 32 bits");
+        let slots_count = u32::try_from(slots.slots.len()).expect("slots are numbered in 32 bits");
         let header = self.checkpoint_header(at, origin, slots_count);
         // No more is reserved than any file system holds; the rest shows when it is written.
         let announced = bytes_announced.min(CHECKPOINT_RESERVED_BYTES_MAX);
@@ -571,7 +601,35 @@ impl<D: Disk> Engine<D> {
                 self.reads.complete(number, result, &mut context);
                 Ok(())
             }
+            Owner::Values => self.values_written(result, events),
+            Owner::Cleaner(slot) => {
+                self.slots.end_read(slot);
+                self.cleaning.arrived(result);
+                Ok(())
+            }
             Owner::Blocking(_) => unreachable!("a blocking call takes its own completions"),
+        }
+    }
+
+    /// A frame of values is durable.
+    fn values_written(
+        &mut self,
+        result: std::io::Result<Done>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Fault> {
+        if let Err(source) = result {
+            return Err(Fault { what: "write values".to_owned(), source });
+        }
+        self.announce_values(events);
+        Ok(())
+    }
+
+    fn announce_values(&mut self, events: &mut Vec<Event>) {
+        for PlacedValues { id, owner, location } in self.values.complete() {
+            match owner {
+                ValuesOwner::Snapshot => events.push(Event::ValuesPlaced { id, location }),
+                ValuesOwner::Cleaner => self.cleaning.placed(id, location),
+            }
         }
     }
 
@@ -586,7 +644,7 @@ impl<D: Disk> Engine<D> {
         if origin == CheckpointOrigin::Installed
             && let Some(upto) = self.settle_after.take()
         {
-            self.log.release_values_upto(upto);
+            self.values.settle(ValuesOwner::Snapshot, upto, self.shown);
         }
         match outcome {
             Outcome::Failed(error) => events.push(Event::CheckpointFailed { origin, error }),
@@ -628,7 +686,7 @@ impl<D: Disk> Engine<D> {
             events.push(Event::LogStart { log_start: self.log.index().start() });
         }
         self.free_slots();
-        let has_sent = self.send_frames(now_us, events);
+        let has_sent = self.send_frames(now_us, events) | self.send_values(events);
         let mut context = Context {
             log: &self.log,
             reader: &self.reader,
@@ -644,20 +702,26 @@ impl<D: Disk> Engine<D> {
         has_sent
     }
 
-    /// A slot without a live entry is held while a checkpoint has values in it, then waits for its readers. What was
-    /// written since the oldest checkpoint lies in the log, so values that are live now are in one or the other.
+    /// The one freeing condition. A slot is needed by the log while a live entry lies in it, by the segments of values
+    /// until every checkpoint shows what was moved into it; then it is held while a checkpoint has values in it; then it
+    /// waits for its readers. What was written since the oldest checkpoint lies in the log or in a segment of values
+    /// that is not given up, so values that are live now are in one of the three.
     fn free_slots(&mut self) {
         self.log.give_up_slots(&mut self.freed);
+        self.values.give_up_slots(self.retained.oldest_shown(), &mut self.freed);
         let is_news = !self.freed.is_empty() || self.retained.take_changed();
         if is_news {
-            self.held.extend(self.freed.drain(..));
+            let since = self.log.consumed_bytes();
+            self.held.extend(self.freed.drain(..).map(|slot| (slot, since)));
+            self.cleaning.look_again();
             let needed = if mutant::is(Mutant::HeldSlotFreed) {
                 BTreeSet::new()
             } else {
                 self.retained.slots()
             };
-            let unneeded: Vec<u32> = self.held.difference(&needed).copied().collect();
-            self.held.retain(|slot| needed.contains(slot));
+            let unneeded = self.held.keys().copied().filter(|slot| !needed.contains(slot));
+            let unneeded: Vec<u32> = unneeded.collect();
+            self.held.retain(|slot, _| needed.contains(slot));
             if !unneeded.is_empty() {
                 self.limbo.give_up(unneeded);
             }
@@ -673,8 +737,6 @@ impl<D: Disk> Engine<D> {
             let mut acknowledged = Acknowledged::default();
             let built = self.log.next_frame(now_us, self.slots.ready(), &mut acknowledged);
             self.report(acknowledged, events);
-            let placed = self.log.take_placed();
-            events.extend(placed.map(|(id, location)| Event::ValuesPlaced { id, location }));
             let Some(Built { seq, slot, offset, frame, opens_slot }) = built else {
                 return has_sent;
             };
@@ -686,6 +748,50 @@ impl<D: Disk> Engine<D> {
             self.disk.submit(Class::Commit, Owner::Frame(seq).tag(), op);
             has_sent = true;
         }
+    }
+
+    /// Sends the next frame of values, if there is one. Whether there was.
+    fn send_values(&mut self, events: &mut Vec<Event>) -> bool {
+        let ready_slot = self.slots.ready();
+        let Some(built) = self.values.next_frame(ready_slot, self.shown) else { return false };
+        let Built { slot, offset, frame, opens_slot, .. } = built;
+        if opens_slot {
+            self.slots.take(slot);
+            self.log.begin_life(slot, self.values.open_salt());
+        }
+        let (file, buf) = (self.slots.file(slot), WriteBuf::Frame(frame));
+        let op = Op::Write { file, offset, buf, sync: WriteSync::Durable };
+        self.disk.submit(Class::Background, Owner::Values.tag(), op);
+        if mutant::is(Mutant::ValuesAnnouncedInFlight) {
+            self.announce_values(events);
+        }
+        true
+    }
+
+    // The cleaner.
+
+    /// Whether the cleaner has something to do. It is asked before each [`Engine::clean`].
+    pub fn cleans(&mut self, now_us: u64) -> bool {
+        let is_starved = self.slots.is_starved();
+        self.halted.is_none() && self.cleaning.is_due(now_us, self.log.consumed_bytes(), is_starved)
+    }
+
+    /// Lets the cleaner do a little. `index` is the caller's state.
+    pub fn clean(&mut self, index: &mut dyn ValueIndex) {
+        let mut context = CleanContext {
+            slots: &mut self.slots,
+            values: &mut self.values,
+            held: &self.held,
+            written_bytes: self.log.consumed_bytes(),
+            shown: self.shown,
+            disk: &mut self.disk,
+        };
+        self.cleaning.work(index, &mut context);
+    }
+
+    /// Whether the cleaner would go on at once, so that the caller need not wait.
+    pub fn is_cleaning_busy(&self) -> bool {
+        self.cleaning.is_busy()
     }
 
     fn observe_room(&mut self, events: &mut Vec<Event>) {

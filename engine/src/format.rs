@@ -6,7 +6,7 @@
 pub const BLOCK_BYTES: usize = 4096;
 
 /// The version that every header states. Another one is refused by name.
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 4;
 
 /// Blocks are `1 << ALIGN_SHIFT` bytes.
 pub const ALIGN_SHIFT: u8 = 12;
@@ -31,7 +31,7 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"HFSEG\0\0\x01";
 pub const SEGMENT_HEADER_BYTES: usize = BLOCK_BYTES;
 /// A segment of frames in one chain over all segments.
 pub const SEGMENT_KIND_LOG: u8 = 1;
-/// A segment of relocated values; reserved, not written by this version of the program.
+/// A segment of values that lie in no entry: relocated ones, and those of a snapshot that a peer sent.
 pub const SEGMENT_KIND_VALUES: u8 = 2;
 /// The smallest slot.
 pub const SLOT_BYTES_MIN: u64 = 1 << 20;
@@ -46,7 +46,7 @@ pub const FRAME_HEADER_BYTES: usize = 128;
 pub const FRAME_KIND_DATA: u8 = 1;
 /// A frame without records: it carries the promise alone.
 pub const FRAME_KIND_NOTE: u8 = 2;
-/// A frame of relocated values; reserved.
+/// A frame of values; only in a segment of values, and no other lies there.
 pub const FRAME_KIND_VALUES: u8 = 3;
 
 /// One line of a frame's record table.
@@ -63,8 +63,10 @@ pub const RECORD_RESET: u8 = 3;
 pub const RECORD_COMPACT: u8 = 4;
 /// Reserved: fills a damaged hole and truncates nothing.
 pub const RECORD_REPAIR: u8 = 5;
-/// Values that no entry of this log holds: those of a snapshot that a peer sent.
+/// Values with their keys; only in a frame of values.
 pub const RECORD_VALUES: u8 = 6;
+/// What comes before a key and its value in a record of values: both lengths and the checksum of the value.
+pub const VALUE_HEADER_BYTES: usize = 16;
 
 /// The first bytes of a checkpoint.
 pub const CHECKPOINT_MAGIC: [u8; 8] = *b"HFCKPT\0\x01";

@@ -17,8 +17,9 @@ use crc32fast::Hasher;
 use crate::codec::{Reader, Writer, crc};
 use crate::error::Check;
 use crate::format::{
-    BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_KIND_DATA, FRAME_KIND_NOTE, FRAME_MAGIC, NUMBER_MAX,
-    RECORD_ALIGN_BYTES, RECORD_ENTRY, RECORD_HEADER_BYTES, RECORD_RESET, RECORD_VALUES,
+    BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_KIND_DATA, FRAME_KIND_NOTE, FRAME_KIND_VALUES,
+    FRAME_MAGIC, NUMBER_MAX, RECORD_ALIGN_BYTES, RECORD_ENTRY, RECORD_HEADER_BYTES, RECORD_RESET,
+    RECORD_VALUES,
 };
 use crate::mutant::{self, Mutant};
 use crate::types::{Entry, HardState, Position};
@@ -52,8 +53,12 @@ pub(crate) struct Predecessor {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FrameKind {
+    /// It changes the log.
     Data,
+    /// It carries its promise alone.
     Note,
+    /// It holds values, and lies in a segment of values.
+    Values,
 }
 
 /// A frame's header, except its checksum.
@@ -97,6 +102,7 @@ impl FrameHeader {
             .u8(match self.kind {
                 FrameKind::Data => FRAME_KIND_DATA,
                 FrameKind::Note => FRAME_KIND_NOTE,
+                FrameKind::Values => FRAME_KIND_VALUES,
             })
             .u8(0)
             .u64(self.hard_state.term)
@@ -142,6 +148,7 @@ impl FrameHeader {
         let kind = match (reader.u8()?, reader.u8()?) {
             (FRAME_KIND_DATA, 0) => FrameKind::Data,
             (FRAME_KIND_NOTE, 0) => FrameKind::Note,
+            (FRAME_KIND_VALUES, 0) => FrameKind::Values,
             _ => return None,
         };
         Some(FrameHeader {
@@ -237,7 +244,7 @@ pub(crate) enum RecordKind {
     Entry(u8),
     /// The log continues after the record's position.
     Reset,
-    /// Values that belong to no entry of this log.
+    /// Values with their keys.
     Values,
 }
 
@@ -257,15 +264,15 @@ pub(crate) struct Record {
 pub(crate) enum Staged {
     Entry(Entry),
     Reset(Position),
-    /// Values, and the name that the caller knows them by.
-    Values(u64, Bytes),
+    /// Values with their keys.
+    Values(Bytes),
 }
 
 impl Staged {
     fn payload(&self) -> &[u8] {
         match self {
             Staged::Entry(entry) => &entry.payload,
-            Staged::Values(_, payload) => payload,
+            Staged::Values(payload) => payload,
             Staged::Reset(_) => &[],
         }
     }
@@ -322,7 +329,7 @@ fn encode_line(line: &mut [u8], record: &Staged, payload: &[u8]) {
             (RECORD_ENTRY, *kind, Position { index: *index, term: *term })
         }
         Staged::Reset(at) => (RECORD_RESET, 0, *at),
-        Staged::Values(..) => (RECORD_VALUES, 0, Position::default()),
+        Staged::Values(_) => (RECORD_VALUES, 0, Position::default()),
     };
     let length = u32::try_from(payload.len()).expect("a frame is at most a quarter of 1 GiB");
     Writer::new(line)

@@ -16,8 +16,9 @@ use crate::io::simulated::{SimDisk, SimFaults};
 use crate::meta;
 use crate::opening::open;
 use crate::options::Options;
-use crate::segment::{Head, SegmentHeader, ValidEnd};
+use crate::segment::{Head, SegmentHeader, SegmentKind, ValidEnd};
 use crate::types::{Append, CheckpointInfo, Entry, Event, HardState, Identity, Meta, Position};
+use crate::value_batch::{ValueBatch, values_in};
 
 const LOG_ID: u128 = u128::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 const SLOT_BYTES: u64 = 64 << 20;
@@ -28,6 +29,7 @@ fn segment_header() -> SegmentHeader {
     SegmentHeader {
         log_id: LOG_ID,
         slot: 3,
+        kind: SegmentKind::Log,
         number: 7,
         salt: 0x8877_6655_4433_2211,
         slot_bytes: SLOT_BYTES,
@@ -132,6 +134,31 @@ fn a_frame_is_what_it_has_always_been() {
     let (decoded, _) = FrameHeader::decode(tag, &frame).unwrap();
     assert_eq!(decoded, header);
     assert_eq!(decode_records(&decoded, &frame).unwrap().len(), 2);
+}
+
+#[test]
+fn a_frame_of_values_is_what_it_has_always_been() {
+    let tag = LogTag::of(LOG_ID);
+    let mut batch = ValueBatch::default();
+    batch.push(b"key", b"value", crc(b"value"));
+    let records = [Staged::Values(batch.take())];
+    let mut frame = vec![0xFF; padded_frame_bytes(records[0].body_bytes())];
+    let mut header = FrameHeader {
+        seq: 2,
+        durable_seq: 1,
+        kind: FrameKind::Values,
+        hard_state: HardState::default(),
+        last: Position::default(),
+        prev: Predecessor { crc: PREV.crc, ..Predecessor::default() },
+        ..frame_header()
+    };
+    encode(tag, &mut header, &records, &mut frame);
+    check("values-frame.bin", &frame);
+    let (decoded, _) = FrameHeader::decode(tag, &frame).unwrap();
+    let records = decode_records(&decoded, &frame).unwrap();
+    let payload = &frame[records[0].start..records[0].start + records[0].bytes];
+    let values: Vec<_> = values_in(payload).map(Result::unwrap).collect();
+    assert_eq!((values.len(), values[0].key, values[0].value), (1, &b"key"[..], &b"value"[..]));
 }
 
 #[test]

@@ -17,7 +17,8 @@
 //! use bytes::Bytes;
 //! use engine::io::open::{AnyDisk, Backend, open_disk};
 //! use engine::{
-//!     Append, CheckpointOrigin, DirLock, Engine, Entry, Event, Identity, Opened, Options, open,
+//!     Append, CheckpointOrigin, DirLock, Engine, Entry, Event, Identity, Opened, Options, ValueSlots,
+//!     open,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,7 +55,7 @@
 //!
 //! // A checkpoint of the state after entry 2, and one more entry.
 //! let (at, local) = (engine.status().durable, CheckpointOrigin::Local);
-//! engine.checkpoint_begin(at, local, 7, Vec::new())?;
+//! engine.checkpoint_begin(at, local, 7, ValueSlots::default())?;
 //! engine.checkpoint_push(local, b"one two");
 //! engine.checkpoint_finish(local);
 //! wait_for(&mut engine, |event| matches!(event, Event::CheckpointDurable { .. }))?;
@@ -93,6 +94,8 @@ pub mod buffer;
 mod cache;
 mod checkpoint;
 mod checkpoint_writer;
+mod cleaner;
+mod cleaning;
 mod codec;
 mod dir;
 mod engine;
@@ -125,8 +128,12 @@ mod tags;
 mod tail;
 pub mod tree;
 mod types;
+mod value_batch;
+mod value_log;
 mod values;
+mod walk;
 
+pub use cleaner::ValueIndex;
 pub use dir::{DirLock, LookLock};
 pub use engine::Engine;
 pub use error::{Check, CheckpointError, Damage, EngineError, OpenError, Proof, ReadError};
@@ -141,6 +148,7 @@ pub use report::{Recovered, Report};
 pub use shared::{SharedLog, Surroundings};
 pub use types::{
     Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Location, Meta,
-    Position, Room, Status, Wanted,
+    Position, Room, Status, ValueSlots, Wanted,
 };
+pub use value_batch::{StoredValue, ValueBatch, value_footprint, values_in};
 pub use values::{Reader, Reading};

@@ -8,13 +8,12 @@
 //! - A segment is opened only when no frame is in flight, so its header may speak for everything before it.
 //! - After an open nothing is appended to an older segment: the first frame opens a new one.
 //! - A slot is given up only when the frame that opened the newest segment is durable, and then only if no live
-//!   entry lies in it or before it, and no values that belong to no checkpoint yet.
+//!   entry lies in it or before it.
 //! - A block of a segment is written once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::buffer::{Frame, FramePool};
@@ -30,7 +29,7 @@ use crate::options::Options;
 use crate::places::Places;
 use crate::random::Random;
 use crate::recovery::{RecoveredLog, Segment};
-use crate::segment::{SegmentHeader, ValidEnd};
+use crate::segment::{SegmentHeader, SegmentKind, ValidEnd};
 use crate::tail::{SharedTail, Tail, TailFrame};
 use crate::types::{Append, Entry, HardState, Location, Position};
 
@@ -40,8 +39,6 @@ enum Queued {
     HardState(HardState),
     Reset(Position),
     Entry(Entry),
-    /// Values that belong to no entry, and their name.
-    Values(u64, Bytes),
     /// The write of this number is complete with what is before.
     End(u64),
 }
@@ -143,21 +140,6 @@ impl Replacements {
     }
 }
 
-/// Values that belong to no entry, on their way into a checkpoint.
-#[derive(Debug, Default)]
-struct Values {
-    /// The name of the newest ones.
-    named: u64,
-    /// The newest name of those that are settled: they keep no slot, also when they get a place only now.
-    settled: u64,
-    /// Those that wait for a frame.
-    queued: usize,
-    /// Those that have a place that nobody was told yet.
-    placed: Vec<(u64, Location)>,
-    /// Those that are not settled, by name, and the frame that holds them.
-    held: VecDeque<(u64, u64)>,
-}
-
 /// The log that is written.
 pub(crate) struct Log {
     tag: LogTag,
@@ -178,7 +160,6 @@ pub(crate) struct Log {
     tail: SharedTail,
     places: Places,
     replacements: Replacements,
-    values: Values,
     hard_state: HardState,
     prev: Predecessor,
     built_seq: u64,
@@ -229,7 +210,6 @@ impl Log {
             tail: Arc::new(RwLock::new(Tail::new(options.tail_bytes_max))),
             places: recovered.places,
             replacements: Replacements::default(),
-            values: Values::default(),
             hard_state,
             prev,
             built_seq: last_seq,
@@ -262,6 +242,11 @@ impl Log {
 
     pub(crate) fn shared_tail(&self) -> SharedTail {
         Arc::clone(&self.tail)
+    }
+
+    /// A segment of another kind is opened in this slot.
+    pub(crate) fn begin_life(&self, slot: u32, salt: u64) {
+        self.tail.write().begin_life(slot, salt);
     }
 
     /// Where an entry's payload lies, if it has a place and was not forgotten.
@@ -367,38 +352,6 @@ impl Log {
             self.append_entry(entry);
         }
         self.queue.push_back(Queued::End(write));
-    }
-
-    /// Queues values that belong to no entry, and names them.
-    pub(crate) fn append_values(&mut self, payload: Bytes) -> u64 {
-        assert!(payload.len() <= self.options.entry_bytes_max(), "values are too large");
-        self.values.named += 1;
-        self.values.queued += 1;
-        self.queued_bytes += record_bytes(payload.len());
-        self.queue.push_back(Queued::Values(self.values.named, payload));
-        self.values.named
-    }
-
-    /// Values that have got a place since the last call.
-    pub(crate) fn take_placed(&mut self) -> std::vec::Drain<'_, (u64, Location)> {
-        self.values.placed.drain(..)
-    }
-
-    /// Whether all values that were appended are durable.
-    pub(crate) fn has_durable_values(&self) -> bool {
-        let last = self.values.held.back().map_or(0, |(_, seq)| *seq);
-        self.values.queued == 0 && last <= self.durable_seq
-    }
-
-    /// The name of the values that were appended last.
-    pub(crate) fn newest_values(&self) -> u64 {
-        self.values.named
-    }
-
-    /// The values up to this name are held by a checkpoint, or by nobody.
-    pub(crate) fn release_values_upto(&mut self, name: u64) {
-        self.values.settled = self.values.settled.max(name);
-        self.values.held.retain(|(held, _)| *held > name);
     }
 
     fn append_entry(&mut self, entry: Entry) {
@@ -538,7 +491,6 @@ impl Log {
     fn first_frame_bytes(&self) -> usize {
         let first = self.queue.iter().find_map(|queued| match queued {
             Queued::Entry(entry) => Some(record_bytes(entry.payload.len())),
-            Queued::Values(_, payload) => Some(record_bytes(payload.len())),
             Queued::Reset(_) => Some(record_bytes(0)),
             Queued::HardState(_) | Queued::End(_) => None,
         });
@@ -578,6 +530,7 @@ impl Log {
         let header = SegmentHeader {
             log_id: self.identity,
             slot,
+            kind: SegmentKind::Log,
             number: self.number,
             salt: self.random.nonzero(),
             slot_bytes: self.options.slot_bytes,
@@ -622,7 +575,6 @@ impl Log {
         while let Some(queued) = self.queue.front() {
             let bytes = match queued {
                 Queued::Entry(entry) => record_bytes(entry.payload.len()),
-                Queued::Values(_, payload) => record_bytes(payload.len()),
                 Queued::Reset(_) => record_bytes(0),
                 Queued::HardState(_) | Queued::End(_) => 0,
             };
@@ -639,11 +591,6 @@ impl Log {
                 Queued::Entry(entry) => {
                     self.queued_bytes -= bytes;
                     self.staged.push(Staged::Entry(entry));
-                }
-                Queued::Values(id, payload) => {
-                    self.queued_bytes -= bytes;
-                    self.values.queued -= 1;
-                    self.staged.push(Staged::Values(id, payload));
                 }
                 Queued::End(number) => write = Some(number),
             }
@@ -673,7 +620,7 @@ impl Log {
                         self.places.push(*index, place);
                     }
                 }
-                Staged::Values(id, _) => self.values.place(*id, place, self.built_seq + 1),
+                Staged::Values(_) => unreachable!("values have segments of their own"),
                 Staged::Reset(at) => {
                     self.replacements.stage(at.index);
                     self.index.reset(*at);
@@ -762,7 +709,7 @@ impl Log {
     fn count(&mut self, body_bytes: usize, bytes: usize) {
         let payloads = self.staged.iter().filter_map(|record| match record {
             Staged::Entry(entry) => Some(entry.payload.len() as u64),
-            Staged::Values(..) | Staged::Reset(_) => None,
+            Staged::Values(_) | Staged::Reset(_) => None,
         });
         let counters = &mut self.counters;
         counters.frames += 1;
@@ -818,8 +765,6 @@ impl Log {
             None if !self.in_flight.is_empty() => return,
             None => u64::MAX,
         };
-        let needed_from =
-            self.values.held.front().map_or(needed_from, |(_, seq)| (*seq).min(needed_from));
         while self.chain.front().is_some_and(|segment| segment.last_seq < needed_from) {
             let segment = self.chain.pop_front().expect("it was just seen");
             freed.push(segment.slot);
@@ -830,14 +775,4 @@ impl Log {
 /// Whether a frame may be acknowledged before its own write has ended.
 fn acknowledges_early() -> bool {
     mutant::is(Mutant::AckInFlight) || mutant::is(Mutant::AckOutOfOrder)
-}
-
-impl Values {
-    fn place(&mut self, id: u64, place: Location, seq: u64) {
-        self.placed.push((id, place));
-        if id <= self.settled {
-            return;
-        }
-        self.held.push_back((id, seq));
-    }
 }

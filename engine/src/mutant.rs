@@ -63,12 +63,16 @@ pub enum Mutant {
     ValueNotVerified,
     /// A value that was read in an earlier life of its slot is found in this one (P15).
     CacheAcrossLives,
+    /// A segment of values is left to the checkpoints before they show what was moved into it (P16).
+    ValuesLeftToCheckpoints,
+    /// Values are announced while their frame is in flight (P1).
+    ValuesAnnouncedInFlight,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -95,6 +99,8 @@ impl Mutant {
         Mutant::DamageRemoved,
         Mutant::ValueNotVerified,
         Mutant::CacheAcrossLives,
+        Mutant::ValuesLeftToCheckpoints,
+        Mutant::ValuesAnnouncedInFlight,
     ];
 }
 

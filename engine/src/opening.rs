@@ -17,7 +17,8 @@ use crate::checkpoint::{
     decode_slots, footer_offset, open_block,
 };
 use crate::checkpoint_writer::pieces;
-use crate::engine::Engine;
+use crate::cleaning::Cleaning;
+use crate::engine::{Engine, Parts};
 use crate::error::{Check, OpenError, Unusable};
 use crate::format::{
     BLOCK_BYTES, CHECKPOINT_DIR, CHECKPOINT_HEADER_BYTES, FORMAT_VERSION, META_PATH, SLOT_DIR,
@@ -32,7 +33,8 @@ use crate::recovery::{Known, RecoveredLog, Slots, recover};
 use crate::report::{Recovered, Report};
 use crate::retained::{KEPT_COUNT, Kept, Retained};
 use crate::slots::{SlotTable, is_full};
-use crate::types::{CheckpointInfo, Identity, Meta};
+use crate::types::{CheckpointInfo, Identity, Meta, ValueSlots};
+use crate::value_log::ValueLog;
 
 pub(crate) mod inspect;
 
@@ -101,10 +103,12 @@ pub fn open_with<D: Disk>(
     let recovered = recovered(created, &log, &kept, report);
     let retained = Retained::new(kept);
     let slots = SlotTable::new(files, options.slot_bytes, options.slots_ready);
+    let values = ValueLog::new(meta.log_id, &options, log.values_number, log.epoch + 1);
+    let cleaning = Cleaning::new(meta.log_id, &options);
     let cache_bytes_max = options.cache_bytes_max;
     let log = Log::new(meta.log_id, options, log);
-    let engine = Engine::new(disk, dir, meta, slots, log, retained, cache_bytes_max);
-    Ok(Opened { engine, recovered })
+    let parts = Parts { meta, slots, log, values, cleaning, retained };
+    Ok(Opened { engine: Engine::new(disk, dir, parts, cache_bytes_max), recovered })
 }
 
 fn recovered(created: bool, log: &RecoveredLog, kept: &[Kept], report: Report) -> Recovered {
@@ -356,7 +360,7 @@ impl Opening<'_> {
             }
         }
         let slots = self.checkpoint_slots(&header, file)?;
-        Ok(Kept::new(header.info, header.salt, file, slots))
+        Ok(Kept::new(header.info, header.salt, file, ValueSlots { slots, shown: 0 }))
     }
 
     /// A slot whose absence leaves no hole is missed by the checkpoint whose values lie in it.

@@ -6,6 +6,9 @@ use crate::format::{
     SLOT_BYTES_MIN,
 };
 
+/// Beyond this much copying a slot costs more than it gives back, and a slot of large values is never fuller.
+const CLEAN_BELOW_PERCENT_MAX: u8 = 70;
+
 /// How an engine works. Only `slot_bytes` is part of the format.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -27,6 +30,11 @@ pub struct Options {
     pub cache_bytes_max: usize,
     /// Free slots kept pre-written ahead of need; 1 or more.
     pub slots_ready: usize,
+    /// The cleaner gives slots back while less than this much of those that hold nothing but values is live, in
+    /// hundredths; at most 70, and 0 turns it off.
+    pub clean_below_percent: u8,
+    /// What the cleaner copies in a second when nobody writes, in bytes. Writers let it copy more.
+    pub clean_bytes_per_second: u64,
     /// Seeds the salts of segments. Must differ between any two opens of a directory.
     pub seed: [u64; 2],
 }
@@ -43,6 +51,8 @@ impl Default for Options {
             tail_bytes_max: 32 << 20,
             cache_bytes_max: 64 << 20,
             slots_ready: 2,
+            clean_below_percent: 60,
+            clean_bytes_per_second: 8 << 20,
             seed: [0, 0],
         }
     }
@@ -75,6 +85,9 @@ impl Options {
         }
         if self.inflight_frames_max == 0 {
             return bad("inflight_frames_max must be at least 1");
+        }
+        if self.clean_below_percent > CLEAN_BELOW_PERCENT_MAX {
+            return bad("clean_below_percent must be at most 70");
         }
         if self.slots_ready == 0 {
             return bad("slots_ready must be at least 1");

@@ -380,7 +380,7 @@ fn live_records(records: &[Record]) -> Vec<&Record> {
                 live.push(record);
             }
             RecordKind::Reset => live.clear(),
-            RecordKind::Values => {}
+            RecordKind::Values => unreachable!("the log has no frame of values"),
         }
     }
     live

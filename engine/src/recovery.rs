@@ -12,8 +12,8 @@ use crate::frame::{FrameKind, LogTag, Predecessor, Record, RecordKind};
 use crate::index::{FramePlace, LogIndex};
 use crate::mutant::{self, Mutant};
 use crate::places::Places;
-use crate::scan::{Failure, Scan, ScannedFrame, Scanner, first_frame_is_there, headers};
-use crate::segment::{Head, SegmentHeader, ValidEnd};
+use crate::scan::{Failure, Scan, ScannedFrame, Scanner, first_frame_is_there, log_headers};
+use crate::segment::{Head, SegmentHeader, SegmentKind, ValidEnd};
 use crate::types::{CheckpointInfo, HardState, Location, Position};
 
 /// The bytes of the slots.
@@ -99,6 +99,8 @@ pub(crate) struct RecoveredLog {
     pub(crate) promised_seq: u64,
     pub(crate) prev: Predecessor,
     pub(crate) number: u64,
+    /// The highest number of a segment of values.
+    pub(crate) values_number: u64,
     pub(crate) epoch: u64,
     pub(crate) frames: u64,
     pub(crate) bytes_scanned: u64,
@@ -165,6 +167,8 @@ struct Recovery<'a> {
     bytes_scanned: u64,
     /// For each slot, whether its first frame is that of the segment which its header states.
     starts_whole: Vec<bool>,
+    /// The highest number of a segment of values.
+    values_number: u64,
     torn: Option<TornTail>,
     /// The first block of the newest segment after its last sound frame that cannot be read.
     unreadable: Option<u64>,
@@ -186,6 +190,7 @@ impl<'a> Recovery<'a> {
             bytes: Vec::new(),
             bytes_scanned: 0,
             starts_whole: Vec::new(),
+            values_number: 0,
             torn: None,
             unreadable: None,
         }
@@ -197,7 +202,7 @@ impl<'a> Recovery<'a> {
         self.slots.read(slot, bytes, &mut self.bytes)
     }
 
-    /// The segments by number.
+    /// The segments of the log by number.
     fn heads(&mut self) -> Result<BTreeMap<u64, SegmentHeader>, OpenError> {
         let mut heads: BTreeMap<u64, SegmentHeader> = BTreeMap::new();
         for slot in 0..self.slots.count() {
@@ -214,6 +219,10 @@ impl<'a> Recovery<'a> {
                 if first_frame_is_there(&self.bytes, header, self.tag));
             self.starts_whole.push(is_whole);
             let Head::Segment(header) = head else { continue };
+            if header.kind == SegmentKind::Values {
+                self.values_number = self.values_number.max(header.number);
+                continue;
+            }
             if let Some(other) = heads.insert(header.number, header) {
                 return Err(OpenError::SegmentTwice {
                     dir: self.known.dir.to_owned(),
@@ -358,8 +367,7 @@ impl<'a> Recovery<'a> {
             }
             // Blocks that cannot be read here are no reason to refuse: only a device that lies makes them matter.
             self.read(slot, self.known.slot_bytes);
-            let promises =
-                headers(&self.bytes, 0, slot, self.tag).map(|(_, frame)| frame.durable_seq);
+            let promises = log_headers(&self.bytes, slot, self.tag).map(|frame| frame.durable_seq);
             if let Some(durable_seq) = promises.max() {
                 witnesses.push(Proof::OtherSlot { slot, durable_seq });
             }
@@ -371,8 +379,8 @@ impl<'a> Recovery<'a> {
     fn may_hold_newer(&mut self, slot: u32, seq: u64) -> bool {
         let second_max = SEGMENT_HEADER_BYTES as u64 + self.known.slot_bytes / 4;
         let unreadable = self.read(slot, second_max + BLOCK_BYTES as u64);
-        let mut frames = headers(&self.bytes, 0, slot, self.tag);
-        !unreadable.is_empty() || frames.any(|(_, frame)| frame.seq >= seq)
+        let mut frames = log_headers(&self.bytes, slot, self.tag);
+        !unreadable.is_empty() || frames.any(|frame| frame.seq >= seq)
     }
 
     /// What cannot be read is not known to be torn.
@@ -404,6 +412,7 @@ impl<'a> Recovery<'a> {
             promised_seq: 0,
             prev: newest.map(|header| header.prev).unwrap_or_default(),
             number: newest.map_or(0, |header| header.number),
+            values_number: self.values_number,
             epoch: newest.map_or(0, |header| header.epoch),
             frames: 0,
             bytes_scanned: self.bytes_scanned,
@@ -519,7 +528,7 @@ impl Scanned {
             || self.scan.records().iter().any(|record| match record.kind {
                 RecordKind::Entry(_) => record.at.index <= log_start.index + 1,
                 RecordKind::Reset => true,
-                RecordKind::Values => false,
+                RecordKind::Values => unreachable!("the log has no frame of values"),
             })
     }
 }
@@ -537,7 +546,7 @@ fn replay_frame(
                 places.push(record.at.index, record_place(frame, record));
             }
             RecordKind::Reset => index.reset(record.at),
-            RecordKind::Values => {}
+            RecordKind::Values => unreachable!("the log has no frame of values"),
         }
     }
     if index.last() != frame.header.last || index.open_first_index() != frame.header.first_index {

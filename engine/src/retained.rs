@@ -13,7 +13,7 @@ use crate::io::{Class, Disk, Done, FileId, Op};
 use crate::mutant::{self, Mutant};
 use crate::slots::is_full;
 use crate::tags::Owner;
-use crate::types::{CheckpointInfo, Position};
+use crate::types::{CheckpointInfo, Position, ValueSlots};
 
 /// How many are kept although nobody reads them.
 pub(crate) const KEPT_COUNT: usize = 2;
@@ -26,13 +26,16 @@ pub(crate) struct Kept {
     file: FileId,
     /// Those that hold values of it.
     slots: Vec<u32>,
+    /// The number of its state among those that were shown since the open; 0 if it is older.
+    shown: u64,
     pins: u32,
     readers: u32,
 }
 
 impl Kept {
-    pub(crate) fn new(info: CheckpointInfo, salt: u64, file: FileId, slots: Vec<u32>) -> Kept {
-        Kept { info, salt, file, slots, pins: 0, readers: 0 }
+    pub(crate) fn new(info: CheckpointInfo, salt: u64, file: FileId, slots: ValueSlots) -> Kept {
+        let ValueSlots { slots, shown } = slots;
+        Kept { info, salt, file, slots, shown, pins: 0, readers: 0 }
     }
 
     /// The slots that hold values of it.
@@ -101,6 +104,12 @@ impl Retained {
             return self.newest().map(|info| info.at);
         }
         self.infos.last().filter(|_| self.infos.len() >= KEPT_COUNT).map(|info| info.at)
+    }
+
+    /// The number of the oldest state in them; none while there are not two.
+    pub(crate) fn oldest_shown(&self) -> Option<u64> {
+        let oldest = self.kept.iter().map(|kept| kept.shown).min();
+        oldest.filter(|_| self.kept.len() >= KEPT_COUNT)
     }
 
     /// The slots that hold values of any of them.

@@ -7,9 +7,9 @@ use std::ops::Range;
 use crate::error::Check;
 use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::frame::{
-    Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, decode_records_into,
+    Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, RecordKind, decode_records_into,
 };
-use crate::segment::SegmentHeader;
+use crate::segment::{SegmentHeader, SegmentKind};
 
 /// A frame that passed every check.
 #[derive(Clone, Debug)]
@@ -122,7 +122,6 @@ impl<'a> Scanner<'a> {
         let Scanner { segment, scan, .. } = self;
         let first = scan.records.len();
         let rest = tail(bytes, scan.end);
-        let (header, crc) = FrameHeader::decode(self.tag, rest).map_err(|check| (check, None))?;
         let expected = Expected {
             salt: segment.salt,
             slot: segment.slot,
@@ -132,14 +131,9 @@ impl<'a> Scanner<'a> {
             prev: scan.last,
             room_bytes: rest.len(),
         };
-        expected.check(&header).map_err(|check| (check, None))?;
-        let refused = |check| (check, Some(header.indices()));
-        let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
-        decode_records_into(&header, frame, &mut scan.records).map_err(refused)?;
+        let (header, crc) =
+            verify_frame(&expected, (self.tag, segment.kind), rest, &mut scan.records)?;
         let records = first..scan.records.len();
-        if header.kind == FrameKind::Note && !records.is_empty() {
-            return Err(refused(Check::Kind));
-        }
         Ok((ScannedFrame { offset: scan.end, header, records }, crc))
     }
 }
@@ -164,7 +158,41 @@ impl Scan {
     }
 }
 
-type Refused = (Check, Option<(u64, u64)>);
+/// What a frame fails, and the indices it holds if its header is sound.
+pub(crate) type Refused = (Check, Option<(u64, u64)>);
+
+/// Verifies all of the frame that `rest` starts with, and adds its records to `records`.
+pub(crate) fn verify_frame(
+    expected: &Expected,
+    (tag, kind): (LogTag, SegmentKind),
+    rest: &[u8],
+    records: &mut Vec<Record>,
+) -> Result<(FrameHeader, u32), Refused> {
+    let (header, crc) = FrameHeader::decode(tag, rest).map_err(|check| (check, None))?;
+    expected.check(&header).map_err(|check| (check, None))?;
+    let refused = |check| (check, Some(header.indices()));
+    let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
+    let first = records.len();
+    decode_records_into(&header, frame, records).map_err(refused)?;
+    let added = records.get(first..).unwrap_or_default();
+    if !belongs(kind, header.kind, added) {
+        records.truncate(first);
+        return Err(refused(Check::Kind));
+    }
+    Ok((header, crc))
+}
+
+/// Whether such a frame with such records may lie in such a segment.
+fn belongs(segment: SegmentKind, frame: FrameKind, records: &[Record]) -> bool {
+    let is_values = |record: &Record| record.kind == RecordKind::Values;
+    match (segment, frame) {
+        (SegmentKind::Log, FrameKind::Data) => !records.iter().any(is_values),
+        (SegmentKind::Log, FrameKind::Note) => records.is_empty(),
+        (SegmentKind::Values, FrameKind::Values) => records.iter().all(is_values),
+        (SegmentKind::Log, FrameKind::Values)
+        | (SegmentKind::Values, FrameKind::Data | FrameKind::Note) => false,
+    }
+}
 
 fn failure(
     bytes: &[u8],
@@ -195,6 +223,17 @@ fn failure(
 fn is_trace(bytes: &[u8], segment: &SegmentHeader, seq: u64) -> bool {
     let field = |at: usize| bytes.get(at..at + 8);
     field(8) == Some(&segment.salt.to_le_bytes()) || field(16) == Some(&seq.to_le_bytes())
+}
+
+/// Every header of a frame of the log at a block boundary from `offset` on that is whole and says that it belongs there.
+/// Frames of values are of chains of their own and promise nothing about the log.
+pub(crate) fn log_headers(
+    bytes: &[u8],
+    slot: u32,
+    tag: LogTag,
+) -> impl Iterator<Item = FrameHeader> {
+    let all = headers(bytes, 0, slot, tag).map(|(_, header)| header);
+    all.filter(|header| header.kind != FrameKind::Values)
 }
 
 /// Every frame header at a block boundary from `offset` on that is whole and says that it belongs there.

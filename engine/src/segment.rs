@@ -12,7 +12,7 @@ use crate::codec::{Reader, Writer, crc};
 use crate::error::Check;
 use crate::format::{
     ALIGN_SHIFT, BLOCK_BYTES, CHECKSUM_CRC32_IEEE, FORMAT_VERSION, NUMBER_MAX,
-    SEGMENT_HEADER_BYTES, SEGMENT_KIND_LOG, SEGMENT_MAGIC,
+    SEGMENT_HEADER_BYTES, SEGMENT_KIND_LOG, SEGMENT_KIND_VALUES, SEGMENT_MAGIC,
 };
 use crate::frame::Predecessor;
 use crate::types::{HardState, Position};
@@ -30,12 +30,35 @@ pub(crate) struct ValidEnd {
     pub(crate) last_crc: u32,
 }
 
+/// What the frames of a segment hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SegmentKind {
+    /// Entries, in one chain over all segments of this kind.
+    Log,
+    /// Values that lie in no entry. Its frames are a chain of their own, numbered from 1, and it has no predecessor.
+    Values,
+}
+
+impl SegmentKind {
+    fn code(self) -> u32 {
+        u32::from(match self {
+            SegmentKind::Log => SEGMENT_KIND_LOG,
+            SegmentKind::Values => SEGMENT_KIND_VALUES,
+        })
+    }
+
+    fn of(code: u32) -> Option<SegmentKind> {
+        [SegmentKind::Log, SegmentKind::Values].into_iter().find(|kind| kind.code() == code)
+    }
+}
+
 /// The first block of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentHeader {
     pub(crate) log_id: u128,
     pub(crate) slot: u32,
-    /// Rises with every segment of this log, never reused once its header is durable.
+    pub(crate) kind: SegmentKind,
+    /// Rises with every segment of its kind, never reused once its header is durable.
     pub(crate) number: u64,
     pub(crate) salt: u64,
     pub(crate) slot_bytes: u64,
@@ -71,7 +94,7 @@ impl SegmentHeader {
             .u8(CHECKSUM_CRC32_IEEE)
             .u128(self.log_id)
             .u32(self.slot)
-            .u32(u32::from(SEGMENT_KIND_LOG))
+            .u32(self.kind.code())
             .u64(self.number)
             .u64(self.salt)
             .u64(self.slot_bytes)
@@ -114,9 +137,7 @@ impl SegmentHeader {
     fn decode_fields(reader: &mut Reader<'_>) -> Option<SegmentHeader> {
         let log_id = reader.u128()?;
         let slot = reader.u32()?;
-        if reader.u32()? != u32::from(SEGMENT_KIND_LOG) {
-            return None;
-        }
+        let kind = SegmentKind::of(reader.u32()?)?;
         let number = reader.u64()?;
         let salt = reader.u64()?;
         let slot_bytes = reader.u64()?;
@@ -130,6 +151,7 @@ impl SegmentHeader {
         Some(SegmentHeader {
             log_id,
             slot,
+            kind,
             number,
             salt,
             slot_bytes,
@@ -196,6 +218,7 @@ mod tests {
         SegmentHeader {
             log_id: 99,
             slot: 3,
+            kind: SegmentKind::Log,
             number: 7,
             salt: 5,
             slot_bytes: SLOT_BYTES,
@@ -218,6 +241,9 @@ mod tests {
     fn a_header_comes_back_as_it_was_written() {
         let head = SegmentHeader::classify(&block_of(&header()), 99, 3, SLOT_BYTES);
         assert_eq!(head, Head::Segment(header()));
+        let values = SegmentHeader { kind: SegmentKind::Values, ..header() };
+        let head = SegmentHeader::classify(&block_of(&values), 99, 3, SLOT_BYTES);
+        assert_eq!(head, Head::Segment(values));
     }
 
     #[test]

@@ -334,7 +334,7 @@ mod tests {
     use crate::opening::open;
     use crate::options::Options;
     use crate::report::Recovered;
-    use crate::types::{CheckpointOrigin, Identity};
+    use crate::types::{CheckpointOrigin, Identity, ValueSlots};
 
     fn opened<D: Disk>(disk: D) -> Opened<D> {
         let options = Options { slot_bytes: 1 << 20, seed: [1, 2], ..Options::default() };
@@ -459,7 +459,7 @@ mod tests {
         log.append(0, Bytes::from_static(b"entry")).unwrap();
         log.with_engine(|engine| {
             let (at, origin) = (engine.status().durable, CheckpointOrigin::Local);
-            engine.checkpoint_begin(at, origin, 0, Vec::new()).unwrap();
+            engine.checkpoint_begin(at, origin, 0, ValueSlots::default()).unwrap();
             engine.checkpoint_push(origin, b"state");
             engine.checkpoint_finish(origin);
         });

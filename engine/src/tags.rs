@@ -18,6 +18,10 @@ pub(crate) enum Owner {
     Removal,
     /// A call that waits for it.
     Blocking(u64),
+    /// A frame of values.
+    Values,
+    /// A read of the cleaner from this slot.
+    Cleaner(u32),
 }
 
 const SHIFT: u32 = 56;
@@ -33,6 +37,8 @@ impl Owner {
             Owner::Read(number) => (5, number),
             Owner::Removal => (6, 0),
             Owner::Blocking(number) => (7, number),
+            Owner::Values => (8, 0),
+            Owner::Cleaner(slot) => (9, u64::from(slot)),
         };
         assert!(number <= NUMBER);
         Tag(kind << SHIFT | number)
@@ -48,6 +54,8 @@ impl Owner {
             5 => Owner::Read(number),
             6 => Owner::Removal,
             7 => Owner::Blocking(number),
+            8 => Owner::Values,
+            9 => Owner::Cleaner(u32::try_from(number).expect("slots are numbered in 32 bits")),
             kind => unreachable!("no operation was submitted with kind {kind}"),
         }
     }
@@ -67,6 +75,8 @@ mod tests {
             Owner::Read(NUMBER),
             Owner::Removal,
             Owner::Blocking(0),
+            Owner::Values,
+            Owner::Cleaner(u32::MAX),
         ] {
             assert_eq!(Owner::of(owner.tag()), owner);
         }

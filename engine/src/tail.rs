@@ -82,6 +82,12 @@ impl Tail {
         self.frames.push_back(frame);
     }
 
+    /// A segment of values with this salt is opened in the slot: nothing of it comes here, and what was kept of an earlier
+    /// life is not its own.
+    pub(crate) fn begin_life(&mut self, slot: u32, salt: u64) {
+        self.lives.insert(slot, salt);
+    }
+
     /// Drops what is too much, oldest first, as far as it is durable.
     pub(crate) fn trim(&mut self, durable_seq: u64) {
         while self.held_bytes > self.bytes_max
@@ -102,8 +108,8 @@ impl Tail {
         self.frames.get(at)
     }
 
-    /// The salt of the newest segment in a slot that has brought a record since the open; 0 before. A segment without
-    /// records has no locations, so nobody needs to tell it apart.
+    /// The salt of the newest segment in a slot that has brought a record or values since the open; 0 before. A segment
+    /// without any has no locations, so nobody needs to tell it apart.
     pub(crate) fn life(&self, slot: u32) -> u64 {
         self.lives.get(&slot).copied().unwrap_or(0)
     }

@@ -209,7 +209,7 @@ pub enum Event {
         /// One for each value, in the order asked for; verified.
         results: Vec<Result<Bytes, ReadError>>,
     },
-    /// The bytes of `append_values` have a place. They can be read there from now on.
+    /// The bytes of `append_values` are durable. They can be read there from now on.
     ValuesPlaced {
         /// What `append_values` returned.
         id: u64,
@@ -228,6 +228,24 @@ pub enum Event {
         /// How long it took.
         latency_us: u64,
     },
+}
+
+/// Whose values lie in no entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ValuesOwner {
+    /// The caller's, who is taking a snapshot in.
+    Snapshot,
+    /// The cleaner's.
+    Cleaner,
+}
+
+/// The slots that hold the values of one state, as they were at the moment at which it was asked for; for the
+/// checkpoint of that state. [`crate::Engine::value_slots`] gives them; the default is for a state without values.
+#[derive(Clone, Default, Debug)]
+pub struct ValueSlots {
+    pub(crate) slots: Vec<u32>,
+    /// The number of the state among those that were shown since the open.
+    pub(crate) shown: u64,
 }
 
 /// The identity of a data directory and what the application stores beside it.
@@ -303,8 +321,18 @@ pub struct Status {
     pub padding_bytes: u64,
     /// Zeros written to new slots since the open.
     pub prewrite_bytes: u64,
-    /// Slots that hold no entry any more but values that are still needed, or that somebody still reads.
+    /// Slots that hold no entry but values that are still needed, or that somebody still reads.
     pub slots_held: usize,
+    /// Those of them that are segments of values which checkpoints alone do not keep yet.
+    pub slots_values: usize,
+    /// Slots that the cleaner leaves alone, because something that is live in them could not be read.
+    pub slots_spared: usize,
+    /// Frames of values written since the open, headers and padding included, in bytes.
+    pub value_bytes: u64,
+    /// Values that the cleaner has moved since the open.
+    pub values_moved: u64,
+    /// Their bytes.
+    pub moved_bytes: u64,
     /// Values read from the disk since the open.
     pub values_read: u64,
     /// Bytes written to checkpoints since the open.

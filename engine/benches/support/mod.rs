@@ -12,7 +12,8 @@ use engine::buffer::{Frame, FramePool};
 use engine::io::open::{AnyDisk, Backend, open_disk};
 use engine::io::{Class, Completion, Disk, Done, FileId, Op, OpenMode, Tag, WriteBuf, WriteSync};
 use engine::{
-    Append, CheckpointOrigin, Engine, Entry, Event, Identity, Opened, Options, Position, open,
+    Append, CheckpointOrigin, Engine, Entry, Event, Identity, Opened, Options, Position,
+    ValueSlots, open,
 };
 
 /// A checkpoint follows when the log has grown by this much.
@@ -51,7 +52,9 @@ pub(crate) fn open_new(disk: AnyDisk, dir: &Path, mut options: Options) -> Opene
 pub(crate) fn checkpoint_if_due(engine: &mut Engine<AnyDisk>) {
     let origin = CheckpointOrigin::Local;
     if engine.log_bytes_since_checkpoint() > INTERVAL_BYTES
-        && engine.checkpoint_begin(engine.status().durable, origin, 4096, Vec::new()).is_ok()
+        && engine
+            .checkpoint_begin(engine.status().durable, origin, 4096, ValueSlots::default())
+            .is_ok()
     {
         engine.checkpoint_push(origin, b"state");
         engine.checkpoint_finish(origin);

@@ -333,6 +333,7 @@ impl World {
         origin: CheckpointOrigin,
     ) -> Result<(), CheckpointError> {
         let slots = self.slots.clone();
+        let slots = self.engine().value_slots(slots);
         self.engine().checkpoint_begin(at, origin, 1 << 16, slots)
     }
 

@@ -10,7 +10,7 @@ use engine::io::open::{Backend, open_disk};
 use engine::io::simulated::{SimDisk, SimFaults};
 use engine::{
     Append, CheckpointOrigin, DirLock, Engine, Entry, Event, HardState, Opened, Options, Position,
-    open,
+    ValueSlots, open,
 };
 
 const ROUNDS: u64 = 7;
@@ -79,7 +79,7 @@ impl<D: Disk> Node<D> {
 
     fn checkpoint(&mut self, at: Position) {
         self.wait_for_slots();
-        self.engine.checkpoint_begin(at, ORIGIN, 1 << 20, Vec::new()).unwrap();
+        self.engine.checkpoint_begin(at, ORIGIN, 1 << 20, ValueSlots::default()).unwrap();
         let body = engine::fuzzing::body_of(at, 300_000);
         let mut rest = &body[..];
         while !rest.is_empty() {

@@ -4,6 +4,7 @@
 
 mod backends;
 mod checkpoints;
+mod cleaning;
 mod corpus;
 mod crashes;
 mod faults;

@@ -61,6 +61,9 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::CacheAcrossLives => {
             "values::a_value_that_was_read_needs_the_disk_no_more_until_its_slot_is_used_anew"
         }
+        Mutant::ValuesLeftToCheckpoints | Mutant::ValuesAnnouncedInFlight => {
+            "cleaning::the_power_may_go_at_any_operation"
+        }
         other => panic!("{other:?} has no test that catches it"),
     }
 }

@@ -123,7 +123,8 @@ fn an_open_reads_little_of_slots_outside_of_the_log() {
         world.append_entries(1, 1, 10);
         world.settle();
         let (at, origin) = (world.oracle.certain().last(), CheckpointOrigin::Local);
-        world.engine().checkpoint_begin(at, origin, 10, (0..HELD).collect()).unwrap();
+        let slots = world.engine().value_slots((0..HELD).collect());
+        world.engine().checkpoint_begin(at, origin, 10, slots).unwrap();
         world.engine().checkpoint_push(origin, &engine::fuzzing::body_of(at, 10));
         world.engine().checkpoint_finish(origin);
         world.turn_until("checkpoint", |world| world.checkpoint.is_some_and(|info| info.at == at));

@@ -5,7 +5,7 @@
 //! index is.
 
 use engine::io::Disk;
-use engine::{CheckpointOrigin, Engine, Position};
+use engine::{CheckpointOrigin, Engine, Position, ValueSlots};
 use raft::{Micros, SnapshotMeta};
 
 use crate::bytes_reader::length_u32;
@@ -25,8 +25,8 @@ const TURN_NODES_MAX: usize = 64;
 enum Phase {
     #[default]
     Idle,
-    /// The view is taken; its index is not durable yet.
-    Viewing(SnapshotMeta),
+    /// The view is taken, and its values lie in these slots; its index is not durable yet.
+    Viewing(SnapshotMeta, ValueSlots),
     /// The view is streamed into the file.
     Streaming,
     /// The file is complete; the engine verifies and renames it.
@@ -78,19 +78,25 @@ impl Checkpointer {
     }
 
     /// Takes the view. `meta` is the state's position.
-    pub(super) fn begin(&mut self, state: &mut State, meta: SnapshotMeta) {
+    pub(super) fn begin<D: Disk>(
+        &mut self,
+        engine: &mut Engine<D>,
+        state: &mut State,
+        meta: SnapshotMeta,
+    ) {
         assert!(matches!(self.phase, Phase::Idle));
         assert_eq!(state.applied_index(), meta.last.index.0);
         self.wanted = false;
         state.view_begin();
-        self.phase = Phase::Viewing(meta);
+        let slots = engine.value_slots(state.view_slots().to_vec());
+        self.phase = Phase::Viewing(meta, slots);
     }
 
     /// The state is about to be replaced by a snapshot: the view goes with it.
     pub(super) fn cancel<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State) {
         match std::mem::take(&mut self.phase) {
             Phase::Idle => {}
-            Phase::Viewing(_) => self.end_view(state),
+            Phase::Viewing(..) => self.end_view(state),
             Phase::Streaming => {
                 engine.checkpoint_abort(CheckpointOrigin::Local);
                 self.end_view(state);
@@ -119,7 +125,7 @@ impl Checkpointer {
 
     /// Whether there is a view to stream.
     pub(super) fn is_active(&self) -> bool {
-        matches!(self.phase, Phase::Viewing(_) | Phase::Streaming)
+        matches!(self.phase, Phase::Viewing(..) | Phase::Streaming)
     }
 
     /// One turn's worth.
@@ -130,12 +136,12 @@ impl Checkpointer {
 
     /// Opens the file if the view's index is durable by now.
     fn open_file<D: Disk>(&mut self, engine: &mut Engine<D>, state: &mut State, now: Micros) {
-        let Phase::Viewing(meta) = &self.phase else { return };
+        let Phase::Viewing(meta, slots) = &self.phase else { return };
         if engine.status().durable.index < meta.last.index.0 {
             return;
         }
         let at = Position { index: meta.last.index.0, term: meta.last.term.0 };
-        let (announced, slots) = (state.view_bytes_estimate(), state.view_slots().to_vec());
+        let (announced, slots) = (state.view_bytes_estimate(), slots.clone());
         if let Err(error) = engine.checkpoint_begin(at, CheckpointOrigin::Local, announced, slots) {
             tracing::warn!(%error, "checkpoint put off");
             self.failed(state, now);
@@ -176,7 +182,7 @@ impl Checkpointer {
     /// The engine gave it up.
     pub(super) fn failed(&mut self, state: &mut State, now: Micros) {
         self.retry_at = Micros(now.0 + RETRY_US);
-        if matches!(self.phase, Phase::Viewing(_) | Phase::Streaming) {
+        if matches!(self.phase, Phase::Viewing(..) | Phase::Streaming) {
             self.end_view(state);
         }
         self.phase = Phase::Idle;

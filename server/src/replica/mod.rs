@@ -32,6 +32,7 @@ use crate::state_machine::{
 };
 
 mod checkpoints;
+mod cleanable;
 mod input;
 mod peers;
 mod reads;
@@ -46,6 +47,7 @@ pub use input::{AcquireWait, Answer, ClientId, Input, Outbox, Proposal, ReplyTo,
 pub use restore::{BodyError, BodyReader, Loader};
 
 use checkpoints::Checkpointer;
+use cleanable::Cleanable;
 use peers::Peers;
 use reads::{Reader, Reads};
 use sessions::Deadlines;
@@ -280,6 +282,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         self.ask_reads();
         self.carry_out()?;
         self.work_on_checkpoint();
+        self.clean();
         self.maybe_settle();
         self.out.flush();
         self.engine.turn(self.now.0, &mut self.events)?;
@@ -301,6 +304,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         !self.events.is_empty()
             || self.has_replayed
             || self.checkpointer.is_busy(&self.engine)
+            || self.engine.is_cleaning_busy()
             || self.receiver.as_ref().is_some_and(|receiver| receiver.is_busy(&self.engine))
     }
 
@@ -774,11 +778,18 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             && self.applied.index.0 > self.newest_checkpoint()
         {
             let meta = SnapshotMeta { last: self.applied, membership: self.membership.clone() };
-            self.checkpointer.begin(&mut self.state.write(), meta);
+            self.checkpointer.begin(&mut self.engine, &mut self.state.write(), meta);
         }
         self.checkpointer.sweep();
         if self.checkpointer.is_active() {
             self.checkpointer.work(&mut self.engine, &mut self.state.write(), self.now);
+        }
+    }
+
+    /// Lets the cleaner go on, if it has something to do.
+    fn clean(&mut self) {
+        if !self.is_replaying() && self.engine.cleans(self.now.0) {
+            self.engine.clean(&mut Cleanable(&mut self.state.write()));
         }
     }
 

@@ -3,8 +3,7 @@
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
-use engine::{CheckpointInfo, CheckpointSink, Location};
+use engine::{CheckpointInfo, CheckpointSink, Location, ValueBatch};
 use raft::SnapshotMeta;
 use thiserror::Error;
 
@@ -59,7 +58,7 @@ impl BodyReader {
     }
 
     /// See [`Restorer::take_batch`].
-    pub fn take_batch(&mut self) -> Option<Bytes> {
+    pub fn take_batch(&mut self) -> Option<ValueBatch> {
         self.restorer.take_batch()
     }
 

@@ -8,7 +8,7 @@ use super::hash::{Domain, ItemHash};
 use super::snapshot;
 use bytes::Bytes;
 use engine::tree::{self, Range, Tree};
-use engine::{Location, Wanted};
+use engine::{Location, Wanted, value_footprint};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -144,6 +144,10 @@ impl Item {
             .finish()
     }
 
+    fn lies_at(&self, location: Location, checksum: u32) -> bool {
+        matches!(self.value, Stored::At(at) if at == location) && self.checksum == checksum
+    }
+
     /// Whether only the bytes themselves can tell if this is the value.
     fn resembles(&self, expected: &[u8]) -> bool {
         self.value_bytes as usize == expected.len() && self.checksum == crc32fast::hash(expected)
@@ -152,6 +156,10 @@ impl Item {
 
 fn hash_key(key: &[u8]) -> ItemHash {
     ItemHash::new(Domain::Key).bytes(key)
+}
+
+fn footprint(key: &[u8], item: &Item) -> u64 {
+    value_footprint(key.len(), item.value_bytes as usize) as u64
 }
 
 /// What the keys come to. Invariant: every field is the sum over all items.
@@ -163,7 +171,7 @@ struct Totals {
     encoded_bytes: u64,
     /// What values that lie in the log would add to that.
     located_bytes: u64,
-    /// Bytes of keys and values that lie in each slot.
+    /// What keys and values that lie in each slot take there.
     live_bytes: Vec<u64>,
 }
 
@@ -173,7 +181,7 @@ impl Totals {
         self.encoded_bytes += snapshot::key_bytes(key.len(), item);
         if let Stored::At(location) = item.value {
             self.located_bytes += snapshot::located_bytes(item.value_bytes);
-            *self.live(location) += key.len() as u64 + u64::from(item.value_bytes);
+            *self.live(location) += footprint(key, item);
         }
     }
 
@@ -182,7 +190,7 @@ impl Totals {
         self.encoded_bytes -= snapshot::key_bytes(key.len(), item);
         if let Stored::At(location) = item.value {
             self.located_bytes -= snapshot::located_bytes(item.value_bytes);
-            *self.live(location) -= key.len() as u64 + u64::from(item.value_bytes);
+            *self.live(location) -= footprint(key, item);
         }
     }
 
@@ -264,6 +272,28 @@ impl Keys {
     pub(super) fn slots(&self) -> Vec<u32> {
         let live = (0..).zip(&self.totals.live_bytes);
         live.filter(|(_, bytes)| **bytes > 0).map(|(slot, _)| slot).collect()
+    }
+
+    /// What the values that lie in a slot take there.
+    pub(super) fn live_bytes(&self, slot: u32) -> u64 {
+        self.totals.live_bytes.get(slot as usize).copied().unwrap_or(0)
+    }
+
+    /// Whether this value of this key lies there.
+    pub(super) fn lies_at(&self, key: &[u8], location: Location, checksum: u32) -> bool {
+        self.tree.get(key).is_some_and(|item| item.lies_at(location, checksum))
+    }
+
+    /// The value lies at `to` from now on, if it lies at `from` now.
+    pub(super) fn relocate(&mut self, key: &[u8], from: Location, to: Location, checksum: u32) {
+        if !self.lies_at(key, from, checksum) {
+            return;
+        }
+        let item = self.tree.get_mut(key).expect("it was just seen");
+        let bytes = footprint(key, item);
+        item.value = Stored::At(to);
+        *self.totals.live(from) -= bytes;
+        *self.totals.live(to) += bytes;
     }
 
     /// All items as they are now, at no cost.

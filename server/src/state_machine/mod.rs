@@ -230,6 +230,21 @@ impl State {
         self.keys.range(start, end).map(|(key, item)| (key, item.to_ref()))
     }
 
+    /// What the values that lie in a slot of this node's take there.
+    pub fn live_bytes(&self, slot: u32) -> u64 {
+        self.keys.live_bytes(slot)
+    }
+
+    /// Whether this value of this key lies at this location of this node's.
+    pub fn lies_at(&self, key: &[u8], location: Location, checksum: u32) -> bool {
+        self.keys.lies_at(key, location, checksum)
+    }
+
+    /// The value lies at `to` from now on, if it lies at `from` now. What is replicated does not change.
+    pub fn relocate(&mut self, key: &[u8], from: Location, to: Location, checksum: u32) {
+        self.keys.relocate(key, from, to, checksum);
+    }
+
     /// How many locks are held.
     pub fn locks_count(&self) -> usize {
         self.locks.table.len()

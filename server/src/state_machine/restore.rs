@@ -5,7 +5,7 @@
 //! checksums, that every claim has its session, and at the end the state hash.
 //!
 //! A checkpoint of this node says where its long values lie. A peer's snapshot brings them: they are collected into
-//! batches, which the driver puts into this node's log; an item is added when its batch has a place there.
+//! batches, which the driver puts into this node's segments of values; an item is added when its batch has a place there.
 #![deny(clippy::indexing_slicing)]
 
 use super::codec::Reader;
@@ -20,9 +20,8 @@ use super::snapshot::{
     LOCK_HEADER_BYTES, MAGIC, SESSION_HEADER_BYTES, SNAPSHOT_VERSION, VALUE_HERE, VALUE_LOCATED,
     WAITER_BYTES,
 };
-use super::{COMMAND_ALIGN_BYTES, Locks, Sessions, State};
-use bytes::{BufMut, Bytes, BytesMut};
-use engine::Location;
+use super::{Locks, Sessions, State};
+use engine::{Location, ValueBatch, value_footprint};
 use std::collections::VecDeque;
 
 mod decoders;
@@ -118,14 +117,14 @@ enum Origin {
     Peer(Placing),
 }
 
-/// Values on their way into the log.
+/// Values on their way into segments of values.
 struct Placing {
     batch_bytes_max: usize,
     /// The batch that is being filled, and its number.
-    batch: BytesMut,
+    batch: ValueBatch,
     number: u64,
     /// Full batches that the driver has not taken.
-    full: VecDeque<Bytes>,
+    full: VecDeque<ValueBatch>,
     /// How many batches have a place.
     placed: u64,
     /// Items in order, from the first whose value has no place on.
@@ -175,11 +174,11 @@ impl Restorer {
         Restorer { decoders, ..Restorer::new() }
     }
 
-    /// A restorer of a peer's snapshot, whose values are put into the log in batches of about so many bytes.
+    /// A restorer of a peer's snapshot, whose values get a place in batches of about so many bytes.
     pub fn of_peer(batch_bytes_max: usize) -> Restorer {
         let placing = Placing {
             batch_bytes_max,
-            batch: BytesMut::new(),
+            batch: ValueBatch::default(),
             number: 0,
             full: VecDeque::new(),
             placed: 0,
@@ -188,8 +187,8 @@ impl Restorer {
         Restorer { origin: Origin::Peer(placing), ..Restorer::new() }
     }
 
-    /// The next batch of values that needs a place in the log.
-    pub fn take_batch(&mut self) -> Option<Bytes> {
+    /// The next batch of values that needs a place.
+    pub fn take_batch(&mut self) -> Option<ValueBatch> {
         match &mut self.origin {
             Origin::Checkpoint => None,
             Origin::Peer(placing) => placing.full.pop_front(),
@@ -425,28 +424,26 @@ fn fits_store(item: &Item, revision: u64) -> Result<(), Problem> {
 }
 
 impl Placing {
-    /// An item; a long value of it goes into a batch, behind its key.
+    /// An item; a long value of it goes into a batch.
     fn add(&mut self, key: &[u8], item: Item, value: &[u8]) {
-        let value = (value.len() > INLINE_BYTES_MAX).then(|| self.add_value(key, value));
+        let checksum = item.checksum;
+        let is_long = value.len() > INLINE_BYTES_MAX;
+        let value = is_long.then(|| self.add_value(key, value, checksum));
         self.waiting.push_back(WaitingItem { key: Key::new(key), item, value });
     }
 
-    fn add_value(&mut self, key: &[u8], value: &[u8]) -> (u64, usize) {
-        let bytes = key.len() + value.len();
+    /// The number of its batch, and where its key starts in that.
+    fn add_value(&mut self, key: &[u8], value: &[u8], checksum: u32) -> (u64, usize) {
+        let bytes = value_footprint(key.len(), value.len());
         if self.batch.len() + bytes > self.batch_bytes_max {
             self.end_batch();
         }
-        let start = self.batch.len();
-        self.batch.put_slice(key);
-        self.batch.put_slice(value);
-        let end = self.batch.len().next_multiple_of(COMMAND_ALIGN_BYTES);
-        self.batch.resize(end, 0);
-        (self.number, start)
+        (self.number, self.batch.push(key, value, checksum))
     }
 
     fn end_batch(&mut self) {
         if !self.batch.is_empty() {
-            self.full.push_back(self.batch.split().freeze());
+            self.full.push_back(std::mem::take(&mut self.batch));
             self.number += 1;
         }
     }

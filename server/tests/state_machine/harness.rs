@@ -207,8 +207,8 @@ pub(crate) fn try_restore<'a>(
     let mut restorer = Restorer::of_peer(300);
     let mut shelf = Shelf::default();
     let mut place = |restorer: &mut Restorer| {
-        while let Some(batch) = restorer.take_batch() {
-            restorer.placed(shelf.put(&batch));
+        while let Some(mut batch) = restorer.take_batch() {
+            restorer.placed(shelf.put(&batch.take()));
         }
     };
     for piece in pieces {

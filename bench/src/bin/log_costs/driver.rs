@@ -117,6 +117,7 @@ impl Driver {
 
     /// Begins a checkpoint of so many bytes whose values lie in these slots, unless one is in progress or nothing is new.
     pub(crate) fn begin_checkpoint(&mut self, bytes: u64, slots: Vec<u32>) {
+        let slots = self.engine.value_slots(slots);
         let (at, origin) = (self.engine.status().durable, CheckpointOrigin::Local);
         if self.checkpoint.is_none()
             && self.engine.checkpoint_begin(at, origin, bytes, slots).is_ok()

@@ -1,13 +1,13 @@
-//! A snapshot on its way in: chunks into a state, values into the log, the state into a checkpoint.
+//! A snapshot on its way in: chunks into a state, values into segments of values, the state into a checkpoint.
 //!
-//! Invariant: the checkpoint is begun when every value is durable, so it never names a slot that does not hold what it
-//! says.
+//! Invariant: the state is put together when every value is durable, so its checkpoint never names a slot that does not
+//! hold what it says.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use engine::io::Disk;
-use engine::{CheckpointError, CheckpointOrigin, Engine, Location, Position};
+use engine::{CheckpointError, CheckpointOrigin, Engine, Location, Position, ValueSlots};
 use raft::{InstallId, NodeId, SendId, SnapshotMeta};
 
 use super::super::checkpoints::encode_head;
@@ -37,10 +37,10 @@ enum Phase {
     Receiving {
         is_asked: bool,
     },
-    /// All have; their last values wait for a place.
+    /// All have; their last values are not durable yet.
     Placing,
-    /// The state is whole; its values are not durable yet.
-    Settling(State),
+    /// The state is whole; an earlier attempt is still being taken back.
+    Beginning(State, ValueSlots),
     /// It is written into the checkpoint.
     Writing(State),
     /// The engine verifies the checkpoint and gives it its name.
@@ -131,10 +131,13 @@ impl Receiver {
                 return Progress::Pull(self.offset);
             }
             Phase::Placing if self.batches.is_empty() => match self.restore() {
-                Ok(state) => self.phase = Phase::Settling(state),
+                Ok(state) => {
+                    let slots = engine.value_slots(state.view_slots().to_vec());
+                    return self.begin(engine, state, slots);
+                }
                 Err(reason) => return Progress::Failed(reason),
             },
-            Phase::Settling(state) => return self.begin(engine, state),
+            Phase::Beginning(state, slots) => return self.begin(engine, state, slots),
             Phase::Writing(state) => self.write(engine, state),
             phase @ (Phase::Receiving { .. }
             | Phase::Placing
@@ -155,14 +158,16 @@ impl Receiver {
         Ok(state)
     }
 
-    fn begin<D: Disk>(&mut self, engine: &mut Engine<D>, state: State) -> Progress {
+    fn begin<D: Disk>(
+        &mut self,
+        engine: &mut Engine<D>,
+        state: State,
+        slots: ValueSlots,
+    ) -> Progress {
         let at = Position { index: self.meta.last.index.0, term: self.meta.last.term.0 };
-        let (bytes, slots) = (state.view_bytes_estimate(), state.view_slots().to_vec());
-        match engine.checkpoint_begin(at, CheckpointOrigin::Installed, bytes, slots) {
-            // The values are on their way, or an earlier attempt is still being taken back.
-            Err(CheckpointError::NotDurable { .. } | CheckpointError::InProgress) => {
-                self.phase = Phase::Settling(state);
-            }
+        let (bytes, origin) = (state.view_bytes_estimate(), CheckpointOrigin::Installed);
+        match engine.checkpoint_begin(at, origin, bytes, slots.clone()) {
+            Err(CheckpointError::InProgress) => self.phase = Phase::Beginning(state, slots),
             Err(error) => return Progress::Failed(error.to_string()),
             Ok(()) => {
                 let mut head = Vec::new();
@@ -196,8 +201,8 @@ impl Receiver {
             Phase::Receiving { is_asked } => !is_asked && self.batches.len() <= BATCHES_MAX,
             Phase::Placing => self.batches.is_empty(),
             Phase::Writing(_) => engine.checkpoint_room(CheckpointOrigin::Installed) > 0,
-            // Durable writes wake the loop.
-            Phase::Settling(_) | Phase::Finishing(_) | Phase::Over => false,
+            // What the engine ends wakes the loop.
+            Phase::Beginning(..) | Phase::Finishing(_) | Phase::Over => false,
         }
     }
 
