@@ -3,7 +3,8 @@
 //! Commits go first, always. The other classes share what is left by weight (a stride scheduler that counts bytes), and
 //! each has a limit on what it may have running, in operations and in bytes, as have the bulk classes together: all but
 //! commits and reads. A commit finds no more before it in the device's queue than those limits add up to, whatever
-//! floods which class.
+//! floods which class. While commits come the others have a quarter of their limits: they stay near the device's speed, and
+//! a commit waits for a quarter as long.
 //!
 //! Invariants:
 //! - An operation that is larger than its class's limit runs when nothing else of its class does.
@@ -31,6 +32,12 @@ const STRIDES: [u64; CLASSES] = [0, 1, 2, 4, 4, 8, 16];
 /// Up to this many bytes are one turn; more are as many as it takes.
 const TURN_BYTES: usize = 64 << 10;
 
+/// Commits are taken to have ended when the others have moved this much since the last one: about 10 ms of reading.
+const CALM_BYTES: usize = 8 << 20;
+
+/// What the limits of the others are divided by while commits come.
+const BESIDE_COMMITS: usize = 4;
+
 /// How much may run at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Limit {
@@ -43,6 +50,12 @@ pub(super) struct Limit {
 impl Limit {
     pub(super) const fn new(operations: usize, bytes: usize) -> Limit {
         Limit { operations, bytes }
+    }
+
+    fn beside_commits(self) -> Limit {
+        let Limit { operations, bytes } = self;
+        let fewer = (operations / BESIDE_COMMITS).max(2).min(operations);
+        Limit::new(fewer, bytes / BESIDE_COMMITS)
     }
 }
 
@@ -110,6 +123,8 @@ pub(super) struct Schedule<T> {
     /// Virtual time up to which each class has been served.
     passes: [u64; CLASSES],
     virtual_now: u64,
+    /// What the others have moved since the last commit; no more is counted than makes it calm.
+    moved: usize,
     limits: Limits,
 }
 
@@ -124,6 +139,7 @@ impl<T> Schedule<T> {
             bulk: Running::default(),
             passes: [0; CLASSES],
             virtual_now: 0,
+            moved: CALM_BYTES,
             limits,
         }
     }
@@ -174,7 +190,9 @@ impl<T> Schedule<T> {
         if is_bulk(class) {
             self.bulk.begin(bytes);
         }
-        if class != Class::Commit {
+        if class == Class::Commit {
+            self.moved = 0;
+        } else {
             self.virtual_now = self.passes[at];
             self.passes[at] += STRIDES[at] * bytes.div_ceil(TURN_BYTES).max(1) as u64;
         }
@@ -185,6 +203,9 @@ impl<T> Schedule<T> {
     pub(super) fn finished(&mut self, permit: Permit) {
         let Permit { class, bytes } = permit;
         self.running[class as usize].end(bytes);
+        if class != Class::Commit && self.running[COMMIT].operations == 0 {
+            self.moved = self.moved.saturating_add(bytes.max(TURN_BYTES / 16)).min(CALM_BYTES);
+        }
         if is_bulk(class) {
             self.bulk.end(bytes);
         }
@@ -199,13 +220,21 @@ impl<T> Schedule<T> {
     /// Whether something of this class waits that its own limit lets run.
     fn has_room(&self, class: Class) -> bool {
         let at = class as usize;
+        let limit = self.limit(class, self.limits.of_class[at]);
         let next = self.queues[at].front();
-        next.is_some_and(|(bytes, _)| self.running[at].has_room(*bytes, self.limits.of_class[at]))
+        next.is_some_and(|(bytes, _)| self.running[at].has_room(*bytes, limit))
+    }
+
+    /// What becomes of a limit while commits come.
+    fn limit(&self, class: Class, limit: Limit) -> Limit {
+        let is_beside = class != Class::Commit && self.moved < CALM_BYTES;
+        if is_beside { limit.beside_commits() } else { limit }
     }
 
     fn has_bulk_room(&self, class: Class) -> bool {
         let next = self.queues[class as usize].front();
-        next.is_some_and(|(bytes, _)| self.bulk.has_room(*bytes, self.limits.bulk))
+        let limit = self.limit(class, self.limits.bulk);
+        next.is_some_and(|(bytes, _)| self.bulk.has_room(*bytes, limit))
     }
 }
 
@@ -289,8 +318,30 @@ mod tests {
             assert_eq!(running.iter().map(|permit| permit.bytes).sum::<usize>(), 900, "{class:?}");
             schedule.push(Class::Commit, 1 << 20, 7);
             assert_eq!(drain(&mut schedule), [(Class::Commit, 7)]);
-            schedule.finished(running[0]);
-            assert_eq!(drain(&mut schedule), [(class, 3)]);
+        }
+    }
+
+    #[test]
+    fn while_commits_come_the_others_have_a_quarter_and_all_of_it_when_they_have_ended() {
+        for class in OTHERS {
+            let limits = limits([64; CLASSES], 64);
+            let bytes = Limit::new(64, 64 << 10);
+            let limits = Limits { of_class: [bytes; CLASSES], ..limits };
+            let mut schedule = Schedule::new(limits);
+            (0..10_000).for_each(|item| schedule.push(class, 1 << 10, item));
+            schedule.push(Class::Commit, 1 << 20, 7);
+            let (commit, _) = schedule.next().unwrap();
+            let mut running = VecDeque::new();
+            let mut moved = 0;
+            schedule.finished(commit);
+            while running.len() <= 16 {
+                running.extend(std::iter::from_fn(|| schedule.next()).map(|(permit, _)| permit));
+                assert!(running.len() == 16 || moved >= CALM_BYTES, "{class:?}");
+                schedule.finished(running.pop_front().unwrap());
+                moved += TURN_BYTES / 16;
+                running.extend(std::iter::from_fn(|| schedule.next()).map(|(permit, _)| permit));
+            }
+            assert_eq!(running.len(), 64, "{class:?}");
         }
     }
 
