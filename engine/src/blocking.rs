@@ -112,6 +112,7 @@ impl<'a> Blocking<'a> {
                 | Owner::Slot
                 | Owner::Checkpoint(..)
                 | Owner::Read(_)
+                | Owner::Scrub
                 | Owner::Removal => self.strays.push(completion),
             }
         }

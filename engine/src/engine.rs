@@ -26,6 +26,7 @@ use crate::opening::verify;
 use crate::pins::Limbo;
 use crate::reads::{Context, Reads};
 use crate::retained::Retained;
+use crate::scrub::{self, Scrub};
 use crate::slots::SlotTable;
 use crate::tags::Owner;
 use crate::types::{
@@ -54,6 +55,7 @@ pub struct Engine<D: Disk> {
     limbo: Limbo,
     reader: Reader,
     reads: Reads,
+    scrub: Scrub,
     /// Local, installed.
     writers: [Option<CheckpointWriter>; 2],
     /// Values that are settled when the installed checkpoint in progress has ended, by their newest name.
@@ -94,15 +96,15 @@ impl<D: Disk> Engine<D> {
         mut slots: SlotTable,
         log: Log,
         retained: Retained,
-        cache_bytes_max: usize,
     ) -> Engine<D> {
         let in_log: BTreeSet<u32> = log.slots_in_use().collect();
         let held: BTreeSet<u32> = retained.slots().difference(&in_log).copied().collect();
         in_log.iter().chain(&held).for_each(|slot| slots.take(*slot));
         let limbo = Limbo::default();
-        let reader = Reader::new(log.shared_tail(), cache_bytes_max, limbo.pins());
+        let reader = Reader::new(log.shared_tail(), log.options().cache_bytes_max, limbo.pins());
         let seq = retained.newest().map_or(0, |newest| newest.durable_seq);
         let before = log.bytes_after(seq);
+        let scrub = Scrub::new(log.options().scrub_bytes_per_second);
         Engine {
             disk,
             dir,
@@ -114,6 +116,7 @@ impl<D: Disk> Engine<D> {
             limbo,
             reader,
             reads: Reads::default(),
+            scrub,
             writers: [None, None],
             settle_after: None,
             attempts: 0,
@@ -262,7 +265,11 @@ impl<D: Disk> Engine<D> {
             return Some(0);
         }
         let has_ready_slot = self.slots.ready().is_some();
-        let dues = [self.log.next_due_us(has_ready_slot), self.slots.next_due_us()];
+        let dues = [
+            self.log.next_due_us(has_ready_slot),
+            self.slots.next_due_us(),
+            self.scrub.next_due_us(),
+        ];
         dues.into_iter().flatten().min()
     }
 
@@ -380,6 +387,7 @@ impl<D: Disk> Engine<D> {
             checkpoint_bytes: self.checkpoint_bytes + writing.sum::<u64>(),
             checkpoint_in_progress: self.writers.iter().any(Option::is_some),
             room: self.room,
+            scrub: self.scrub.status(),
         }
     }
 
@@ -571,6 +579,11 @@ impl<D: Disk> Engine<D> {
                 self.reads.complete(number, result, &mut context);
                 Ok(())
             }
+            Owner::Scrub => {
+                let (scrub, mut context) = self.scrubbing();
+                scrub.complete(result, &mut context, events);
+                Ok(())
+            }
             Owner::Blocking(_) => unreachable!("a blocking call takes its own completions"),
         }
     }
@@ -640,8 +653,15 @@ impl<D: Disk> Engine<D> {
         self.reads.advance(&mut context);
         self.retained.advance(&mut self.disk);
         self.slots.replenish(now_us, &mut self.disk);
+        let (scrub, mut context) = self.scrubbing();
+        scrub.advance(now_us, &mut context);
         self.observe_room(events);
         has_sent
+    }
+
+    fn scrubbing(&mut self) -> (&mut Scrub, scrub::Context<'_>) {
+        let Engine { disk, meta, log, slots, retained, held, scrub, .. } = self;
+        (scrub, scrub::Context { meta, log, slots, held, retained, disk })
     }
 
     /// A slot without a live entry is held while a checkpoint has values in it, then waits for its readers. What was

@@ -63,12 +63,22 @@ pub enum Mutant {
     ValueNotVerified,
     /// A value that was read in an earlier life of its slot is found in this one (P15).
     CacheAcrossLives,
+    /// The scrubber takes a bad frame of a sealed segment for its end (P12).
+    ScrubTakesBadFrameForEnd,
+    /// The scrubber leaves what is behind the first damage of a segment (P11).
+    ScrubStopsAtDamage,
+    /// The scrubber judges bytes of a slot that was opened anew since by what it held before (P15).
+    ScrubAcrossLives,
+    /// The scrubber gives a whole piece up for a block that the device refuses.
+    ScrubGivesPieceUp,
+    /// The scrubber reads on as soon as it can.
+    ScrubUnpaced,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 31] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -95,6 +105,11 @@ impl Mutant {
         Mutant::DamageRemoved,
         Mutant::ValueNotVerified,
         Mutant::CacheAcrossLives,
+        Mutant::ScrubTakesBadFrameForEnd,
+        Mutant::ScrubStopsAtDamage,
+        Mutant::ScrubAcrossLives,
+        Mutant::ScrubGivesPieceUp,
+        Mutant::ScrubUnpaced,
     ];
 }
 

@@ -101,9 +101,8 @@ pub fn open_with<D: Disk>(
     let recovered = recovered(created, &log, &kept, report);
     let retained = Retained::new(kept);
     let slots = SlotTable::new(files, options.slot_bytes, options.slots_ready);
-    let cache_bytes_max = options.cache_bytes_max;
     let log = Log::new(meta.log_id, options, log);
-    let engine = Engine::new(disk, dir, meta, slots, log, retained, cache_bytes_max);
+    let engine = Engine::new(disk, dir, meta, slots, log, retained);
     Ok(Opened { engine, recovered })
 }
 

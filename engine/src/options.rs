@@ -27,6 +27,8 @@ pub struct Options {
     pub cache_bytes_max: usize,
     /// Free slots kept pre-written ahead of need; 1 or more.
     pub slots_ready: usize,
+    /// How fast sealed segments and checkpoints are read through for damage, in bytes a second; 0 is not at all.
+    pub scrub_bytes_per_second: u64,
     /// Seeds the salts of segments. Must differ between any two opens of a directory.
     pub seed: [u64; 2],
 }
@@ -43,6 +45,7 @@ impl Default for Options {
             tail_bytes_max: 32 << 20,
             cache_bytes_max: 64 << 20,
             slots_ready: 2,
+            scrub_bytes_per_second: 0,
             seed: [0, 0],
         }
     }

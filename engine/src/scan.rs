@@ -122,7 +122,6 @@ impl<'a> Scanner<'a> {
         let Scanner { segment, scan, .. } = self;
         let first = scan.records.len();
         let rest = tail(bytes, scan.end);
-        let (header, crc) = FrameHeader::decode(self.tag, rest).map_err(|check| (check, None))?;
         let expected = Expected {
             salt: segment.salt,
             slot: segment.slot,
@@ -132,14 +131,8 @@ impl<'a> Scanner<'a> {
             prev: scan.last,
             room_bytes: rest.len(),
         };
-        expected.check(&header).map_err(|check| (check, None))?;
-        let refused = |check| (check, Some(header.indices()));
-        let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
-        decode_records_into(&header, frame, &mut scan.records).map_err(refused)?;
+        let (header, crc) = check_frame(self.tag, &expected, rest, &mut scan.records)?;
         let records = first..scan.records.len();
-        if header.kind == FrameKind::Note && !records.is_empty() {
-            return Err(refused(Check::Kind));
-        }
         Ok((ScannedFrame { offset: scan.end, header, records }, crc))
     }
 }
@@ -164,7 +157,27 @@ impl Scan {
     }
 }
 
-type Refused = (Check, Option<(u64, u64)>);
+/// What a frame did not pass, and the indices it held if its header tells.
+pub(crate) type Refused = (Check, Option<(u64, u64)>);
+
+/// Everything that can be checked about the frame that `rest` begins with: its header, its place in the chain, each of
+/// its records, which are added to `records`. Gives the header and its checksum.
+pub(crate) fn check_frame(
+    tag: LogTag,
+    expected: &Expected,
+    rest: &[u8],
+    records: &mut Vec<Record>,
+) -> Result<(FrameHeader, u32), Refused> {
+    let (header, crc) = FrameHeader::decode(tag, rest).map_err(|check| (check, None))?;
+    expected.check(&header).map_err(|check| (check, None))?;
+    let refused = |check| (check, Some(header.indices()));
+    let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
+    decode_records_into(&header, frame, records).map_err(refused)?;
+    if header.kind == FrameKind::Note && header.record_count != 0 {
+        return Err(refused(Check::Kind));
+    }
+    Ok((header, crc))
+}
 
 fn failure(
     bytes: &[u8],
@@ -227,6 +240,7 @@ fn tail(bytes: &[u8], offset: u64) -> &[u8] {
     usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or(&[])
 }
 
-fn block_of(offset: u64) -> u32 {
+/// The block that starts at `offset`.
+pub(crate) fn block_of(offset: u64) -> u32 {
     u32::try_from(offset / BLOCK_BYTES as u64).expect("a slot is at most 1 GiB")
 }

@@ -16,6 +16,8 @@ pub(crate) enum Owner {
     Read(u64),
     /// The removal of a checkpoint nobody needs.
     Removal,
+    /// The piece that the scrubber reads.
+    Scrub,
     /// A call that waits for it.
     Blocking(u64),
 }
@@ -33,6 +35,7 @@ impl Owner {
             Owner::Read(number) => (5, number),
             Owner::Removal => (6, 0),
             Owner::Blocking(number) => (7, number),
+            Owner::Scrub => (8, 0),
         };
         assert!(number <= NUMBER);
         Tag(kind << SHIFT | number)
@@ -48,6 +51,7 @@ impl Owner {
             5 => Owner::Read(number),
             6 => Owner::Removal,
             7 => Owner::Blocking(number),
+            8 => Owner::Scrub,
             kind => unreachable!("no operation was submitted with kind {kind}"),
         }
     }
@@ -66,6 +70,7 @@ mod tests {
             Owner::Checkpoint(CheckpointOrigin::Installed, 4),
             Owner::Read(NUMBER),
             Owner::Removal,
+            Owner::Scrub,
             Owner::Blocking(0),
         ] {
             assert_eq!(Owner::of(owner.tag()), owner);

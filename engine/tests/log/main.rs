@@ -13,5 +13,6 @@ mod mutants;
 mod reads;
 mod refusals;
 mod scripts;
+mod scrub;
 mod slots;
 mod values;
