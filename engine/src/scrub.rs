@@ -14,6 +14,8 @@
 
 mod checkpoint;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
