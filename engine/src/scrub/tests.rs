@@ -90,7 +90,9 @@ impl Image {
 
     fn flipped(&self, bits: &[usize]) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
-        bits.iter().for_each(|bit| bytes[bit / 8] ^= 1 << (bit % 8));
+        for bit in bits {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
         bytes
     }
 
@@ -266,7 +268,9 @@ fn every_damaged_block_of_a_checkpoint_is_found_behind_the_others() {
     let starts =
         [0, 1, 3, 7].map(|block| if block == 0 { 0 } else { 4_096 + (block - 1) * 65_536 });
     let mut damaged = bytes.clone();
-    starts.iter().for_each(|start| damaged[start + 2_000] ^= 4);
+    for start in starts {
+        damaged[start + 2_000] ^= 4;
+    }
     let found: Vec<u64> =
         check_checkpoint(&meta, &kept, &damaged).into_iter().map(|(offset, _)| offset).collect();
     assert_eq!(found, starts.map(|start| start as u64));
