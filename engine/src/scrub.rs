@@ -36,7 +36,7 @@ use crate::types::{Event, Meta};
 use checkpoint::CheckpointCheck;
 use segment::SegmentCheck;
 
-/// The most that is read at once: a commit behind it waits for about 100 µs.
+/// The most that is read at once: a commit behind it waits for about 250 µs.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// From the beginning of one pass to that of the next, at least: a small directory is not read over and over.
