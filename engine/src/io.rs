@@ -39,7 +39,7 @@ pub struct Tag(pub u64);
 /// Whose operation it is. The scheduler of a backend gives each class its share, commits first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Class {
-    /// A frame somebody waits for.
+    /// A frame somebody waits for; and what an open waits for, before there are any.
     Commit,
     /// A read somebody waits for.
     Read,
