@@ -68,7 +68,7 @@ struct Chain {
 
 /// What became of a look at the bytes at hand.
 enum Step {
-    /// Something was taken out of the window.
+    /// Something was judged.
     On,
     /// More bytes are needed first.
     Wait,
