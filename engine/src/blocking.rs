@@ -86,7 +86,8 @@ impl<'a> Blocking<'a> {
     /// Hands an operation over; [`Blocking::end`] must be called with its number before this goes.
     fn submit(&mut self, op: Op) -> u64 {
         self.next += 1;
-        self.disk.submit(Class::Read, Owner::Blocking(self.next).tag(), op);
+        // Nobody commits yet, so there is nobody to leave a part of the device to.
+        self.disk.submit(Class::Commit, Owner::Blocking(self.next).tag(), op);
         self.next
     }
 
@@ -113,6 +114,7 @@ impl<'a> Blocking<'a> {
                 | Owner::Checkpoint(..)
                 | Owner::Read(_)
                 | Owner::Removal
+                | Owner::Scrub
                 | Owner::Values
                 | Owner::Cleaner(_) => self.strays.push(completion),
             }

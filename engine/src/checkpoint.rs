@@ -248,11 +248,21 @@ pub(crate) struct Verifier {
     header_crc: u32,
     next: u64,
     blocks: crc32fast::Hasher,
+    /// A block was passed over.
+    has_gap: bool,
 }
 
 impl Verifier {
     pub(crate) fn new(header: CheckpointHeader, header_crc: u32) -> Verifier {
-        Verifier { header, header_crc, next: 0, blocks: crc32fast::Hasher::new() }
+        Verifier { header, header_crc, next: 0, blocks: crc32fast::Hasher::new(), has_gap: false }
+    }
+
+    /// Passes over the next block, which is damaged, so that those behind it can be checked. What is checked over all
+    /// blocks is left out from here on.
+    pub(crate) fn skip_block(&mut self) {
+        assert!(!self.is_at_footer());
+        self.next += 1;
+        self.has_gap = true;
     }
 
     /// The next block.
@@ -298,7 +308,7 @@ impl Verifier {
     /// The last block of the file.
     pub(crate) fn footer(&self, block: &[u8]) -> Result<(), Check> {
         assert!(self.is_at_footer());
-        if self.blocks.clone().finalize() != self.header.blocks_crc {
+        if !self.has_gap && self.blocks.clone().finalize() != self.header.blocks_crc {
             return Err(Check::BodyChecksum);
         }
         self.header.check_footer(self.header_crc, block)

@@ -120,7 +120,7 @@ impl Cleaning {
                 context.slots.begin_read(slot);
                 let file = context.slots.file(slot);
                 let op = Op::Read { file, offset, buf };
-                context.disk.submit(Class::Background, Owner::Cleaner(slot).tag(), op);
+                context.disk.submit(Class::Cleaning, Owner::Cleaner(slot).tag(), op);
             }
             Some(Request::Append(mut batch)) => {
                 self.pace.spend(batch.len());

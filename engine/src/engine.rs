@@ -26,6 +26,7 @@ use crate::opening::verify;
 use crate::pins::Limbo;
 use crate::reads::{Context, Reads};
 use crate::retained::Retained;
+use crate::scrub::{self, Scrub};
 use crate::slots::SlotTable;
 use crate::tags::Owner;
 use crate::types::{
@@ -61,6 +62,7 @@ pub struct Engine<D: Disk> {
     limbo: Limbo,
     reader: Reader,
     reads: Reads,
+    scrub: Scrub,
     /// Local, installed.
     writers: [Option<CheckpointWriter>; 2],
     /// Values that are settled when the installed checkpoint in progress has ended, by their newest name.
@@ -104,15 +106,16 @@ impl<D: Disk> std::fmt::Debug for Engine<D> {
 }
 
 impl<D: Disk> Engine<D> {
-    pub(crate) fn new(disk: D, dir: String, parts: Parts, cache_bytes_max: usize) -> Engine<D> {
+    pub(crate) fn new(disk: D, dir: String, parts: Parts) -> Engine<D> {
         let Parts { meta, mut slots, log, values, cleaning, retained } = parts;
         let in_log: BTreeSet<u32> = log.slots_in_use().collect();
         let held = retained.slots().difference(&in_log).map(|slot| (*slot, 0)).collect();
         in_log.union(&retained.slots()).for_each(|slot| slots.take(*slot));
         let limbo = Limbo::default();
-        let reader = Reader::new(log.shared_tail(), cache_bytes_max, limbo.pins());
+        let reader = Reader::new(log.shared_tail(), log.options().cache_bytes_max, limbo.pins());
         let seq = retained.newest().map_or(0, |newest| newest.durable_seq);
         let before = log.bytes_after(seq);
+        let scrub = Scrub::new(log.options().scrub_bytes_per_second);
         Engine {
             disk,
             dir,
@@ -127,6 +130,7 @@ impl<D: Disk> Engine<D> {
             limbo,
             reader,
             reads: Reads::default(),
+            scrub,
             writers: [None, None],
             settle_after: None,
             attempts: 0,
@@ -279,6 +283,7 @@ impl<D: Disk> Engine<D> {
             self.log.next_due_us(has_ready_slot),
             self.slots.next_due_us(),
             self.cleaning.next_due_us(),
+            self.scrub.next_due_us(),
         ];
         dues.into_iter().flatten().min()
     }
@@ -410,6 +415,7 @@ impl<D: Disk> Engine<D> {
             checkpoint_bytes: self.checkpoint_bytes + writing.sum::<u64>(),
             checkpoint_in_progress: self.writers.iter().any(Option::is_some),
             room: self.room,
+            scrub: self.scrub.status(),
         }
     }
 
@@ -607,6 +613,11 @@ impl<D: Disk> Engine<D> {
                 self.cleaning.arrived(result);
                 Ok(())
             }
+            Owner::Scrub => {
+                let (scrub, mut context) = self.scrubbing();
+                scrub.complete(result, &mut context, events);
+                Ok(())
+            }
             Owner::Blocking(_) => unreachable!("a blocking call takes its own completions"),
         }
     }
@@ -698,10 +709,19 @@ impl<D: Disk> Engine<D> {
         self.reads.advance(&mut context);
         self.retained.advance(&mut self.disk);
         self.slots.replenish(now_us, &mut self.disk);
+        let (scrub, mut context) = self.scrubbing();
+        scrub.advance(now_us, &mut context);
         self.observe_room(events);
         has_sent
     }
 
+    fn scrubbing(&mut self) -> (&mut Scrub, scrub::Context<'_>) {
+        let Engine { disk, meta, log, slots, retained, values, held, scrub, .. } = self;
+        (scrub, scrub::Context { meta, log, slots, held, values, retained, disk })
+    }
+
+    /// A slot without a live entry is held while a checkpoint has values in it, then waits for its readers. What was
+    /// written since the oldest checkpoint lies in the log, so values that are live now are in one or the other.
     /// The one freeing condition. A slot is needed by the log while a live entry lies in it, by the segments of values
     /// until every checkpoint shows what was moved into it; then it is held while a checkpoint has values in it; then it
     /// waits for its readers. What was written since the oldest checkpoint lies in the log or in a segment of values
@@ -761,7 +781,7 @@ impl<D: Disk> Engine<D> {
         }
         let (file, buf) = (self.slots.file(slot), WriteBuf::Frame(frame));
         let op = Op::Write { file, offset, buf, sync: WriteSync::Durable };
-        self.disk.submit(Class::Background, Owner::Values.tag(), op);
+        self.disk.submit(Class::Cleaning, Owner::Values.tag(), op);
         if mutant::is(Mutant::ValuesAnnouncedInFlight) {
             self.announce_values(events);
         }

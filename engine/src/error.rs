@@ -139,6 +139,9 @@ pub struct Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Damage { slot, offset, seq, indices, check, proof } = self;
+        if *offset == 0 {
+            return write!(f, "the header of seg/{slot:08x}.seg fails its {check} check");
+        }
         write!(f, "frame {seq} in seg/{slot:08x}.seg at byte {offset} fails its {check} check")?;
         match indices {
             Some((0, 0)) => write!(f, ", it held no entries")?,

@@ -13,7 +13,7 @@ mod world;
 
 pub use fuse::{Fuse, FusedDisk, PowerCut};
 pub use oracle::{Content, Oracle, payload};
-pub use script::run_script;
+pub use script::{run_script, run_script_scrubbed};
 pub use world::{IDENTITY, World, body_of, small_options};
 
 /// The fuzz target. The first byte chooses what the rest is.

@@ -39,16 +39,20 @@ pub struct Tag(pub u64);
 /// Whose operation it is. The scheduler of a backend gives each class its share, commits first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Class {
-    /// A frame somebody waits for.
+    /// A frame somebody waits for; and what an open waits for, before there are any.
     Commit,
     /// A read somebody waits for.
     Read,
     /// Catch-up of a peer.
     CatchUp,
+    /// Copying of live values, so that slots become free.
+    Cleaning,
     /// Checkpoints and snapshots.
     Checkpoint,
-    /// Pre-writing of slots and other work nobody waits for.
+    /// Pre-writing of slots and removals.
     Background,
+    /// Looking for damage in what nobody reads.
+    Scrub,
 }
 
 /// How an open treats a missing or an existing file.
@@ -162,6 +166,22 @@ pub enum Op {
 }
 
 impl Op {
+    /// How much of it is at the device at once.
+    fn device_bytes(&self) -> usize {
+        match self {
+            Op::Write { buf, .. } => buf.as_slice().len(),
+            Op::Read { buf, .. } => buf.len().min(READ_BYTES_MAX),
+            Op::Open { .. }
+            | Op::Close { .. }
+            | Op::Allocate { .. }
+            | Op::Sync { .. }
+            | Op::SyncDir { .. }
+            | Op::Rename { .. }
+            | Op::Remove { .. }
+            | Op::MakeDir { .. } => 0,
+        }
+    }
+
     /// Offsets are ours to get right: a device refuses what is not aligned.
     fn assert_aligned(&self) {
         if let Op::Write { offset, .. } | Op::Read { offset, .. } = self {
@@ -169,6 +189,10 @@ impl Op {
         }
     }
 }
+
+/// The most that the real backends ask the device for at once; a longer read goes on where that ends. So what stands
+/// before a commit in the device's queue does not grow with the length of a value.
+const READ_BYTES_MAX: usize = 256 << 10;
 
 /// What an operation brought.
 #[derive(Debug)]

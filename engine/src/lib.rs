@@ -121,6 +121,7 @@ mod recovery;
 mod report;
 mod retained;
 mod scan;
+mod scrub;
 mod segment;
 mod shared;
 mod slots;
@@ -145,6 +146,7 @@ pub use options::Options;
 pub use pins::Pin;
 pub use recovery::TornTail;
 pub use report::{Recovered, Report};
+pub use scrub::{Rot, ScrubPlace, ScrubStatus};
 pub use shared::{SharedLog, Surroundings};
 pub use types::{
     Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Location, Meta,

@@ -11,7 +11,7 @@
 //!   entry lies in it or before it.
 //! - A block of a segment is written once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -174,6 +174,8 @@ pub(crate) struct Log {
     /// Sealed segments with records, oldest first.
     chain: VecDeque<Segment>,
     open: Option<OpenSegment>,
+    /// Every segment whose end is known, also those that hold no entry any more, by slot until it is opened anew.
+    sealed: BTreeMap<u32, Segment>,
     /// Sealed without a record: free when the segment after them is durable.
     retired: Vec<u32>,
     number: u64,
@@ -188,6 +190,7 @@ impl Log {
         let RecoveredLog { hard_state, index, mut chain, last_seq, prev, number, epoch, .. } =
             recovered;
         let RecoveredLog { promised_seq, data_seq, .. } = recovered;
+        let sealed = chain.iter().map(|segment| (segment.slot, *segment)).collect();
         let retired = match chain.back() {
             Some(newest) if !newest.has_records => {
                 let slot = newest.slot;
@@ -220,6 +223,7 @@ impl Log {
             idle_since_us: 0,
             chain,
             open: None,
+            sealed,
             retired,
             number,
             epoch: epoch + 1,
@@ -256,6 +260,10 @@ impl Log {
 
     pub(crate) fn forget_places_upto(&mut self, index: u64) {
         self.places.forget_upto(index);
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
     }
 
     pub(crate) fn tag(&self) -> LogTag {
@@ -307,6 +315,16 @@ impl Log {
         let sealed = self.chain.iter().map(|segment| segment.slot);
         let open = self.open.iter().map(|open| open.segment.slot);
         sealed.chain(self.retired.iter().copied()).chain(open)
+    }
+
+    /// Whether a slot holds something that is still needed and is not written any more.
+    pub(crate) fn needs_sealed(&self, slot: u32) -> bool {
+        self.chain.iter().any(|segment| segment.slot == slot)
+    }
+
+    /// The sealed segment in a slot, if its end is known.
+    pub(crate) fn sealed_in(&self, slot: u32) -> Option<Segment> {
+        self.sealed.get(&slot).copied()
     }
 
     /// Bytes of segments that hold frames after this one.
@@ -525,6 +543,7 @@ impl Log {
     /// Seals the open segment and opens a new one in `slot`.
     fn roll(&mut self, slot: u32) -> SegmentHeader {
         self.seal();
+        self.sealed.remove(&slot);
         self.number += 1;
         let before = self.chain.back().map_or(ValidEnd::default(), Segment::valid_end);
         let header = SegmentHeader {
@@ -559,6 +578,7 @@ impl Log {
         assert!(self.in_flight.is_empty() || mutant::is(Mutant::RollInFlight));
         let Some(OpenSegment { segment, .. }) = self.open.take() else { return };
         self.consumed_bytes += self.options.slot_bytes - segment.end;
+        self.sealed.insert(segment.slot, segment);
         if segment.has_records {
             self.chain.push_back(segment);
         } else {

@@ -67,12 +67,22 @@ pub enum Mutant {
     ValuesLeftToCheckpoints,
     /// Values are announced while their frame is in flight (P1).
     ValuesAnnouncedInFlight,
+    /// The scrubber takes a bad frame of a sealed segment for its end (P12).
+    ScrubTakesBadFrameForEnd,
+    /// The scrubber leaves what is behind the first damage of a segment (P11).
+    ScrubStopsAtDamage,
+    /// The scrubber judges bytes of a slot that was opened anew since by what it held before (P15).
+    ScrubAcrossLives,
+    /// The scrubber gives a whole piece up for a block that the device refuses.
+    ScrubGivesPieceUp,
+    /// The scrubber reads on as soon as it can.
+    ScrubUnpaced,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 33] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -101,6 +111,11 @@ impl Mutant {
         Mutant::CacheAcrossLives,
         Mutant::ValuesLeftToCheckpoints,
         Mutant::ValuesAnnouncedInFlight,
+        Mutant::ScrubTakesBadFrameForEnd,
+        Mutant::ScrubStopsAtDamage,
+        Mutant::ScrubAcrossLives,
+        Mutant::ScrubGivesPieceUp,
+        Mutant::ScrubUnpaced,
     ];
 }
 

@@ -105,10 +105,9 @@ pub fn open_with<D: Disk>(
     let slots = SlotTable::new(files, options.slot_bytes, options.slots_ready);
     let values = ValueLog::new(meta.log_id, &options, log.values_number, log.epoch + 1);
     let cleaning = Cleaning::new(meta.log_id, &options);
-    let cache_bytes_max = options.cache_bytes_max;
     let log = Log::new(meta.log_id, options, log);
     let parts = Parts { meta, slots, log, values, cleaning, retained };
-    Ok(Opened { engine: Engine::new(disk, dir, parts, cache_bytes_max), recovered })
+    Ok(Opened { engine: Engine::new(disk, dir, parts), recovered })
 }
 
 fn recovered(created: bool, log: &RecoveredLog, kept: &[Kept], report: Report) -> Recovered {

@@ -35,6 +35,8 @@ pub struct Options {
     pub clean_below_percent: u8,
     /// What the cleaner copies in a second when nobody writes, in bytes. Writers let it copy more.
     pub clean_bytes_per_second: u64,
+    /// How fast sealed segments and checkpoints are read through for damage, in bytes a second; 0 is not at all.
+    pub scrub_bytes_per_second: u64,
     /// Seeds the salts of segments. Must differ between any two opens of a directory.
     pub seed: [u64; 2],
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             slots_ready: 2,
             clean_below_percent: 60,
             clean_bytes_per_second: 8 << 20,
+            scrub_bytes_per_second: 0,
             seed: [0, 0],
         }
     }

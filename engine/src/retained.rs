@@ -121,6 +121,11 @@ impl Retained {
         self.kept.iter().find(|kept| kept.info.at.index == index)
     }
 
+    /// The one of the lowest index from `index` on.
+    pub(crate) fn first_from(&self, index: u64) -> Option<&Kept> {
+        self.kept.iter().rev().find(|kept| kept.info.at.index >= index)
+    }
+
     fn find_mut(&mut self, index: u64) -> Option<&mut Kept> {
         self.kept.iter_mut().find(|kept| kept.info.at.index == index)
     }

@@ -9,7 +9,7 @@ use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::frame::{
     Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, RecordKind, decode_records_into,
 };
-use crate::segment::{SegmentHeader, SegmentKind};
+use crate::segment::SegmentHeader;
 
 /// A frame that passed every check.
 #[derive(Clone, Debug)]
@@ -131,8 +131,11 @@ impl<'a> Scanner<'a> {
             prev: scan.last,
             room_bytes: rest.len(),
         };
-        let (header, crc) =
-            verify_frame(&expected, (self.tag, segment.kind), rest, &mut scan.records)?;
+        let (header, crc) = check_frame(self.tag, &expected, rest, &mut scan.records)?;
+        if !segment.kind.takes(header.kind) {
+            scan.records.truncate(first);
+            return Err((Check::Kind, Some(header.indices())));
+        }
         let records = first..scan.records.len();
         Ok((ScannedFrame { offset: scan.end, header, records }, crc))
     }
@@ -158,13 +161,14 @@ impl Scan {
     }
 }
 
-/// What a frame fails, and the indices it holds if its header is sound.
+/// What a frame did not pass, and the indices it held if its header tells.
 pub(crate) type Refused = (Check, Option<(u64, u64)>);
 
-/// Verifies all of the frame that `rest` starts with, and adds its records to `records`.
-pub(crate) fn verify_frame(
+/// Everything that can be checked about the frame that `rest` begins with: its header, its place in the chain, each of
+/// its records, which are added to `records`. Gives the header and its checksum.
+pub(crate) fn check_frame(
+    tag: LogTag,
     expected: &Expected,
-    (tag, kind): (LogTag, SegmentKind),
     rest: &[u8],
     records: &mut Vec<Record>,
 ) -> Result<(FrameHeader, u32), Refused> {
@@ -174,23 +178,19 @@ pub(crate) fn verify_frame(
     let frame = rest.get(..header.frame_bytes()).ok_or(refused(Check::Length))?;
     let first = records.len();
     decode_records_into(&header, frame, records).map_err(refused)?;
-    let added = records.get(first..).unwrap_or_default();
-    if !belongs(kind, header.kind, added) {
+    if !records.iter().skip(first).all(|record| may_hold(header.kind, record.kind)) {
         records.truncate(first);
         return Err(refused(Check::Kind));
     }
     Ok((header, crc))
 }
 
-/// Whether such a frame with such records may lie in such a segment.
-fn belongs(segment: SegmentKind, frame: FrameKind, records: &[Record]) -> bool {
-    let is_values = |record: &Record| record.kind == RecordKind::Values;
-    match (segment, frame) {
-        (SegmentKind::Log, FrameKind::Data) => !records.iter().any(is_values),
-        (SegmentKind::Log, FrameKind::Note) => records.is_empty(),
-        (SegmentKind::Values, FrameKind::Values) => records.iter().all(is_values),
-        (SegmentKind::Log, FrameKind::Values)
-        | (SegmentKind::Values, FrameKind::Data | FrameKind::Note) => false,
+/// Whether such a record may lie in such a frame.
+fn may_hold(frame: FrameKind, record: RecordKind) -> bool {
+    match frame {
+        FrameKind::Data => record != RecordKind::Values,
+        FrameKind::Note => false,
+        FrameKind::Values => record == RecordKind::Values,
     }
 }
 
@@ -266,6 +266,7 @@ fn tail(bytes: &[u8], offset: u64) -> &[u8] {
     usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or(&[])
 }
 
-fn block_of(offset: u64) -> u32 {
+/// The block that starts at `offset`.
+pub(crate) fn block_of(offset: u64) -> u32 {
     u32::try_from(offset / BLOCK_BYTES as u64).expect("a slot is at most 1 GiB")
 }

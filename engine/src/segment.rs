@@ -14,7 +14,7 @@ use crate::format::{
     ALIGN_SHIFT, BLOCK_BYTES, CHECKSUM_CRC32_IEEE, FORMAT_VERSION, NUMBER_MAX,
     SEGMENT_HEADER_BYTES, SEGMENT_KIND_LOG, SEGMENT_KIND_VALUES, SEGMENT_MAGIC,
 };
-use crate::frame::Predecessor;
+use crate::frame::{FrameKind, Predecessor};
 use crate::types::{HardState, Position};
 
 /// Where the segment before this one validly ends. All zero when none is needed.
@@ -40,6 +40,11 @@ pub(crate) enum SegmentKind {
 }
 
 impl SegmentKind {
+    /// Whether such a frame may lie in it.
+    pub(crate) fn takes(self, frame: FrameKind) -> bool {
+        (self == SegmentKind::Values) == (frame == FrameKind::Values)
+    }
+
     fn code(self) -> u32 {
         u32::from(match self {
             SegmentKind::Log => SEGMENT_KIND_LOG,

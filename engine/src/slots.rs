@@ -31,6 +31,8 @@ struct Slot {
     file: FileId,
     usage: Use,
     readers: u32,
+    /// How often it has been opened as a segment since the open.
+    life: u64,
 }
 
 /// A slot in the making: each step is submitted when the one before has completed.
@@ -114,6 +116,12 @@ impl SlotTable {
         let slot = &mut self.slots[slot as usize];
         assert!(slot.usage == Use::Free);
         slot.usage = Use::InUse;
+        slot.life += 1;
+    }
+
+    /// Tells the uses of a slot apart: another one after it has been opened anew.
+    pub(crate) fn life(&self, slot: u32) -> u64 {
+        self.slots[slot as usize].life
     }
 
     pub(crate) fn free(&mut self, slot: u32) {
@@ -229,7 +237,7 @@ impl SlotTable {
 
 impl Slot {
     fn free(file: FileId) -> Slot {
-        Slot { file, usage: Use::Free, readers: 0 }
+        Slot { file, usage: Use::Free, readers: 0, life: 0 }
     }
 
     fn is_ready(&self) -> bool {

@@ -16,6 +16,8 @@ pub(crate) enum Owner {
     Read(u64),
     /// The removal of a checkpoint nobody needs.
     Removal,
+    /// The piece that the scrubber reads.
+    Scrub,
     /// A call that waits for it.
     Blocking(u64),
     /// A frame of values.
@@ -39,6 +41,7 @@ impl Owner {
             Owner::Blocking(number) => (7, number),
             Owner::Values => (8, 0),
             Owner::Cleaner(slot) => (9, u64::from(slot)),
+            Owner::Scrub => (10, 0),
         };
         assert!(number <= NUMBER);
         Tag(kind << SHIFT | number)
@@ -56,6 +59,7 @@ impl Owner {
             7 => Owner::Blocking(number),
             8 => Owner::Values,
             9 => Owner::Cleaner(u32::try_from(number).expect("slots are numbered in 32 bits")),
+            10 => Owner::Scrub,
             kind => unreachable!("no operation was submitted with kind {kind}"),
         }
     }
@@ -74,6 +78,7 @@ mod tests {
             Owner::Checkpoint(CheckpointOrigin::Installed, 4),
             Owner::Read(NUMBER),
             Owner::Removal,
+            Owner::Scrub,
             Owner::Blocking(0),
             Owner::Values,
             Owner::Cleaner(u32::MAX),

@@ -8,6 +8,7 @@ use crate::error::{CheckpointError, ReadError};
 use crate::format::{
     CHECKPOINT_SLOT_BYTES, CHECKPOINT_SLOTS_ALIGN_BYTES, RECORD_ALIGN_BYTES, SLOT_BYTES_MAX,
 };
+use crate::scrub::{Rot, ScrubStatus};
 
 /// One entry of the log by index and term. (0, 0) is the position before the first entry.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -223,6 +224,9 @@ pub enum Event {
     },
     /// [`crate::Engine::room`] has changed.
     RoomChanged(Room),
+    /// The scrubber has found bytes that are not what was written. Nothing is changed, and the engine goes on; every pass
+    /// reports a place once.
+    Damaged(Rot),
     /// A frame took 100 ms or more from its submission to its completion.
     SlowWrite {
         /// How long it took.
@@ -341,4 +345,6 @@ pub struct Status {
     pub checkpoint_in_progress: bool,
     /// Whether there is room.
     pub room: Room,
+    /// What the scrubber has done.
+    pub scrub: ScrubStatus,
 }

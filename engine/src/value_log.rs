@@ -134,6 +134,12 @@ impl ValueLog {
         self.segments.len()
     }
 
+    /// Whether this slot holds a segment that is sealed and not left to checkpoints.
+    pub(crate) fn has_sealed(&self, slot: u32) -> bool {
+        let is_open = self.open.is_some_and(|open| open.slot == slot);
+        !is_open && self.segments.iter().any(|segment| segment.slot == slot)
+    }
+
     /// Builds the next frame if one is due. A roll takes `ready_slot`; without one the values wait. `shown` is how many
     /// states have been shown.
     pub(crate) fn next_frame(&mut self, ready_slot: Option<u32>, shown: u64) -> Option<Built> {

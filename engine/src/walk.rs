@@ -5,7 +5,7 @@
 
 use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};
 use crate::frame::{Expected, FrameHeader, LogTag, Predecessor, Record};
-use crate::scan::verify_frame;
+use crate::scan::check_frame;
 use crate::segment::{Head, SegmentHeader};
 
 /// Where the walk over a slot has come to.
@@ -109,9 +109,8 @@ impl Walk {
             room_bytes: self.window.len(),
         };
         let mut records = Vec::new();
-        match verify_frame(&expected, (self.tag, segment.kind), &self.window, &mut records) {
-            Err(_) => Step::End,
-            Ok((header, crc)) => {
+        match check_frame(self.tag, &expected, &self.window, &mut records) {
+            Ok((header, crc)) if segment.kind.takes(header.kind) => {
                 self.seq += 1;
                 self.durable_seq = header.durable_seq;
                 let FrameHeader { first_index, last, .. } = header;
@@ -119,6 +118,7 @@ impl Walk {
                 let (offset, bytes) = (self.offset, header.frame_bytes());
                 Step::Frame(WalkedFrame { offset, records, bytes })
             }
+            Ok(_) | Err(_) => Step::End,
         }
     }
 

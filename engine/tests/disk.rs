@@ -130,8 +130,15 @@ fn written_bytes_come_back(mut bench: Bench) {
 fn many_operations_in_flight_end_once_each(mut bench: Bench) {
     const COUNT: usize = 300;
     let file = bench.create("a");
-    let classes =
-        [Class::Commit, Class::Read, Class::CatchUp, Class::Checkpoint, Class::Background];
+    let classes = [
+        Class::Commit,
+        Class::Read,
+        Class::CatchUp,
+        Class::Cleaning,
+        Class::Checkpoint,
+        Class::Background,
+        Class::Scrub,
+    ];
     let mut expected = Vec::new();
     for page in 0..COUNT {
         let class = classes[page % classes.len()];

@@ -55,6 +55,8 @@ pub struct DiskStatus {
     pub backend: String,
     /// Whether writes bypass the page cache.
     pub direct: bool,
+    /// Damaged places that were found in its files since it started, those that are found again counted again.
+    pub damaged: u64,
 }
 
 /// How a node is.
@@ -121,6 +123,7 @@ impl NodeStatus {
         }
         put_bytes(out, self.disk.backend.as_bytes());
         out.put_u8(u8::from(self.disk.direct));
+        out.put_u64_le(self.disk.damaged);
         let count = u32::try_from(self.peers.len()).expect("a cluster has few peers");
         out.put_u32_le(count);
         for peer in &self.peers {
@@ -148,6 +151,7 @@ impl NodeStatus {
             disk: DiskStatus {
                 backend: reader.text("disk backend")?,
                 direct: reader.bool("disk direct")?,
+                damaged: reader.u64("disk damaged")?,
             },
             peers: read_peers(reader)?,
         })

@@ -102,6 +102,8 @@ pub struct NodeConfig {
     pub inflight_frames_max: usize,
     /// Values that were read from the disk are kept in memory up to this size, in bytes; 0 keeps none.
     pub cache_bytes_max: usize,
+    /// How fast what nobody reads is read through for damage, in bytes a second; 0 is not at all.
+    pub scrub_bytes_per_second: u64,
     /// Client connections at once.
     pub connections_max: usize,
     /// How often raft's clock ticks, in milliseconds.

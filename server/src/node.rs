@@ -435,6 +435,7 @@ fn engine_options(config: &NodeConfig) -> io::Result<engine::Options> {
         slot_bytes: config.slot_bytes,
         inflight_frames_max: config.inflight_frames_max,
         cache_bytes_max: config.cache_bytes_max,
+        scrub_bytes_per_second: config.scrub_bytes_per_second,
         seed: [u64::from_le_bytes(random()?), u64::from_le_bytes(random()?)],
         ..engine::Options::default()
     })

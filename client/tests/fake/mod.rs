@@ -274,7 +274,7 @@ impl Shared {
             sessions: state.sessions.len() as u64,
             locks: state.locks.len() as u64,
             connections: state.connections,
-            disk: DiskStatus { backend: "none".to_owned(), direct: false },
+            disk: DiskStatus { backend: "none".to_owned(), direct: false, damaged: 0 },
             peers: Vec::new(),
         }))
     }

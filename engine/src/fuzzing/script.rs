@@ -2,7 +2,8 @@
 
 use crate::error::CheckpointError;
 use crate::io::simulated::{Fate, SimFaults, Unsynced};
-use crate::types::{CheckpointOrigin, HardState, Position};
+use crate::options::Options;
+use crate::types::{CheckpointOrigin, Event, HardState, Position};
 
 use super::world::{World, small_options};
 
@@ -10,13 +11,26 @@ use super::world::{World, small_options};
 
 /// More steps than this are not run.
 const STEPS_MAX: usize = 48;
+/// A piece takes as long as a dozen frames.
+const SCRUB_BYTES_PER_SECOND: u64 = 256 << 20;
 
 /// Runs a script to its end, crashes, and opens once more.
 ///
 /// Panics when an acknowledged write is lost, anything else is found than a prefix of what was appended, or an open of
 /// a disk that has lost nothing durable is refused.
 pub fn run_script(script: &[u8]) {
-    let mut world = World::new(script.len() as u64, small_options(), SimFaults::none());
+    run(script, small_options());
+}
+
+/// Likewise, with a scrubber beside it, which must find nothing on a disk that keeps what it was given.
+///
+/// Panics also when the scrubber reports damage.
+pub fn run_script_scrubbed(script: &[u8]) {
+    run(script, Options { scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND, ..small_options() });
+}
+
+fn run(script: &[u8], options: Options) {
+    let mut world = World::new(script.len() as u64, options, SimFaults::none());
     let mut runner = Runner { term: 1, pushing: None, pending_reset: None };
     world.open_and_check("first open");
     for (number, step) in script.chunks_exact(2).take(STEPS_MAX).enumerate() {
@@ -79,6 +93,9 @@ impl Runner {
     fn turns(&mut self, world: &mut World, count: u64) {
         for _ in 0..count {
             world.turn().expect("the disk is sound");
+            let is_damage = |event: &Event| matches!(event, Event::Damaged(_));
+            assert!(!world.events.iter().any(is_damage), "{:?}", world.events);
+            world.events.clear();
             self.push(world);
             self.reset_if_durable(world);
         }

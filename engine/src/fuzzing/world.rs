@@ -268,6 +268,7 @@ impl World {
             | Event::CheckpointBytes { .. }
             | Event::LogStart { .. }
             | Event::RoomChanged(_)
+            | Event::Damaged(_)
             | Event::SlowWrite { .. } => {}
         }
     }

@@ -18,8 +18,10 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::bell::Bell;
 use super::data_dir::{self, DataDir, PageCache};
-use super::schedule::{Limits, Schedule};
-use super::{Class, Completion, Disk, Done, FileId, Op, OpenMode, Tag, Wake, WriteSync, path};
+use super::schedule::{Limit, Limits, Permit, Schedule};
+use super::{
+    Class, Completion, Disk, Done, FileId, Op, OpenMode, READ_BYTES_MAX, Tag, Wake, WriteSync, path,
+};
 use crate::buffer::AlignedBuf;
 
 /// How many threads, and through which path.
@@ -95,16 +97,19 @@ impl Disk for SyscallDisk {
     fn submit(&mut self, class: Class, tag: Tag, op: Op) {
         op.assert_aligned();
         let mut state = self.shared.state.lock();
-        state.schedule.push(class, (tag, op));
+        state.schedule.push(class, op.device_bytes(), (tag, op));
         // When a second one comes, a thread takes the first and the second is left to the owner.
         let is_left_to_owner = self.inline_commits && state.schedule.is_lone_commit();
         drop(state);
         match class {
             Class::Commit if is_left_to_owner => false,
             Class::Commit => self.shared.commit_waits.notify_one(),
-            Class::Read | Class::CatchUp | Class::Checkpoint | Class::Background => {
-                self.shared.other_waits.notify_one()
-            }
+            Class::Read
+            | Class::CatchUp
+            | Class::Cleaning
+            | Class::Checkpoint
+            | Class::Background
+            | Class::Scrub => self.shared.other_waits.notify_one(),
         };
     }
 
@@ -120,11 +125,11 @@ impl Disk for SyscallDisk {
         }
         if self.inline_commits
             && state.done.is_empty()
-            && let Some((class, (tag, op))) = state.schedule.next_commit()
+            && let Some((permit, (tag, op))) = state.schedule.next_commit()
         {
             drop(state);
             let result = shared.execute(op);
-            shared.finish(class, Completion { tag, result });
+            shared.finish(permit, Completion { tag, result });
             shared.bell.disarm();
             return;
         }
@@ -176,11 +181,24 @@ impl Drop for SyscallDisk {
     }
 }
 
-/// A commit thread takes nothing but commits, so the limit of that class is their number.
+/// A commit thread takes nothing but commits, so the limit of that class is their number. Of the others one is left to
+/// reads.
 fn limits(options: &SyscallOptions) -> Limits {
     let others = options.other_threads;
     let bulk = others.saturating_sub(1).max(1);
-    Limits { of_class: [options.commit_threads, others, bulk, bulk, 1], bulk }
+    Limits {
+        of_class: [
+            Limit::new(options.commit_threads, usize::MAX),
+            Limit::new(others, 1 << 20),
+            // Catch-up, cleaning, checkpoint, background, scrub.
+            Limit::new(bulk, 512 << 10),
+            Limit::new(bulk, 512 << 10),
+            Limit::new(bulk, 512 << 10),
+            Limit::new(1, 512 << 10),
+            Limit::new(1, 256 << 10),
+        ],
+        bulk: Limit::new(bulk, 1 << 20),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -238,14 +256,14 @@ impl Wake for Shared {
 impl Shared {
     /// The life of a thread.
     fn work(&self, lane: Lane) {
-        while let Some((class, tag, op)) = self.next(lane) {
+        while let Some((permit, tag, op)) = self.next(lane) {
             let result = self.execute(op);
-            self.finish(class, Completion { tag, result });
+            self.finish(permit, Completion { tag, result });
         }
     }
 
     /// Blocks until there is work; `None` when the disk goes away.
-    fn next(&self, lane: Lane) -> Option<(Class, Tag, Op)> {
+    fn next(&self, lane: Lane) -> Option<(Permit, Tag, Op)> {
         let mut state = self.state.lock();
         loop {
             if state.is_stopping {
@@ -255,8 +273,8 @@ impl Shared {
                 Lane::Commits => (state.schedule.next_commit(), &self.commit_waits),
                 Lane::Others => (state.schedule.next_other(), &self.other_waits),
             };
-            if let Some((class, (tag, op))) = next {
-                return Some((class, tag, op));
+            if let Some((permit, (tag, op))) = next {
+                return Some((permit, tag, op));
             }
             waits.wait(&mut state);
         }
@@ -266,9 +284,9 @@ impl Shared {
     ///
     /// The thread itself comes back for the work that the end of this operation allows, so no other
     /// thread has to be woken for it.
-    fn finish(&self, class: Class, completion: Completion) {
+    fn finish(&self, permit: Permit, completion: Completion) {
         let mut state = self.state.lock();
-        state.schedule.finished(class);
+        state.schedule.finished(permit);
         state.done.push(completion);
         self.owner.notify_one();
     }
@@ -408,7 +426,8 @@ fn write(file: &OpenFile, offset: u64, bytes: &[u8], sync: WriteSync) -> io::Res
 fn read(file: &OpenFile, offset: u64, mut buf: AlignedBuf) -> io::Result<Done> {
     let mut read = 0;
     while read < buf.len() {
-        let rest = &mut buf.as_mut_slice()[read..];
+        let end = buf.len().min(read + READ_BYTES_MAX);
+        let rest = &mut buf.as_mut_slice()[read..end];
         let count = retry(|| rustix::io::pread(&file.fd, &mut *rest, offset + read as u64))?;
         read += count;
         // A direct read goes on at a block boundary only; one that ended elsewhere has met the end.

@@ -38,7 +38,7 @@ use rustix::io::Errno;
 
 use super::bell::Bell;
 use super::data_dir::{self, DataDir, PageCache};
-use super::schedule::{Limits, Schedule};
+use super::schedule::{Limit, Limits, Schedule};
 use super::{Class, Completion, Disk, Done, Op, Tag, Wake};
 
 mod files;
@@ -51,8 +51,21 @@ use setup::{Made, Rung};
 
 const SUBMISSION_ENTRIES: u32 = 128;
 
-/// Commits, reads, catch-up, checkpoint, background.
-const LIMITS: Limits = Limits { of_class: [32, 64, 8, 2, 2], bulk: 8 };
+/// What may be at the device at once.
+const LIMITS: Limits = Limits {
+    of_class: [
+        // Commits are limited by how many frames may be in flight.
+        Limit::new(32, usize::MAX),
+        Limit::new(64, 1 << 20),
+        // Catch-up, cleaning, checkpoint, background, scrub.
+        Limit::new(8, 512 << 10),
+        Limit::new(4, 512 << 10),
+        Limit::new(2, 512 << 10),
+        Limit::new(2, 512 << 10),
+        Limit::new(1, 256 << 10),
+    ],
+    bulk: Limit::new(8, 1 << 20),
+};
 
 // Each flight has one entry at a time, and the waker has one.
 const _: () = assert!(LIMITS.total() < SUBMISSION_ENTRIES as usize);
@@ -209,7 +222,8 @@ impl UringDisk {
             self.is_wake_armed = true;
         }
         self.files.leave_places(&self.ring.submitter());
-        while let Some((_, flight)) = self.schedule.next() {
+        while let Some((permit, mut flight)) = self.schedule.next() {
+            flight.permit = Some(permit);
             let place = self.table.insert(flight);
             self.push_flight(place);
         }
@@ -365,7 +379,7 @@ impl UringDisk {
 
     fn end(&mut self, place: usize, result: io::Result<Done>) {
         let flight = self.table.remove(place);
-        self.schedule.finished(flight.class);
+        self.schedule.finished(flight.permit.expect("it came from the schedule"));
         self.ready.push(Completion { tag: flight.tag, result });
     }
 
@@ -396,12 +410,13 @@ impl UringDisk {
 impl Disk for UringDisk {
     fn submit(&mut self, class: Class, tag: Tag, op: Op) {
         op.assert_aligned();
+        let bytes = op.device_bytes();
         let taken = match self.broken_error() {
             Some(error) => Err(error),
-            None => Flight::new(class, tag, op, &mut self.files),
+            None => Flight::new(tag, op, &mut self.files),
         };
         match taken {
-            Ok(flight) => self.schedule.push(class, flight),
+            Ok(flight) => self.schedule.push(class, bytes, flight),
             Err(error) => self.ready.push(Completion { tag, result: Err(error) }),
         }
     }

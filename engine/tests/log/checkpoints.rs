@@ -214,6 +214,7 @@ fn ends(world: &World) -> (usize, bool) {
         | Event::CheckpointBytes { .. }
         | Event::LogStart { .. }
         | Event::RoomChanged(_)
+        | Event::Damaged(_)
         | Event::SlowWrite { .. } => None,
     });
     let ends: Vec<bool> = ends.collect();

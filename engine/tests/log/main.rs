@@ -14,5 +14,6 @@ mod mutants;
 mod reads;
 mod refusals;
 mod scripts;
+mod scrub;
 mod slots;
 mod values;

@@ -61,8 +61,20 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::CacheAcrossLives => {
             "values::a_value_that_was_read_needs_the_disk_no_more_until_its_slot_is_used_anew"
         }
-        Mutant::ValuesLeftToCheckpoints | Mutant::ValuesAnnouncedInFlight => {
-            "cleaning::the_power_may_go_at_any_operation"
+        Mutant::ValuesLeftToCheckpoints => "cleaning::the_power_may_go_at_any_operation",
+        Mutant::ValuesAnnouncedInFlight => "values::values_are_announced_when_they_are_durable",
+        Mutant::ScrubTakesBadFrameForEnd => {
+            "scrub::a_flipped_bit_of_a_sealed_segment_is_found_by_one_pass"
+        }
+        Mutant::ScrubStopsAtDamage => "scrub::damage_behind_damage_is_found_too",
+        Mutant::ScrubAcrossLives => {
+            "scrub::a_slot_that_is_used_anew_in_the_middle_of_a_pass_is_no_damage"
+        }
+        Mutant::ScrubGivesPieceUp => {
+            "scrub::a_block_that_the_device_refuses_is_damage_and_its_neighbours_are_not"
+        }
+        Mutant::ScrubUnpaced => {
+            "scrub::the_rate_is_kept_and_passes_do_not_follow_each_other_at_once"
         }
         other => panic!("{other:?} has no test that catches it"),
     }

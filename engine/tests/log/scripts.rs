@@ -1,6 +1,6 @@
 //! Random work and crashes against the oracle: what is acknowledged is found, and nothing that was not written.
 
-use engine::fuzzing::run_script;
+use engine::fuzzing::{run_script, run_script_scrubbed};
 
 /// How many scripts: the environment may ask for more.
 fn rounds() -> u64 {
@@ -21,9 +21,18 @@ fn script(seed: u64) -> Vec<u8> {
 
 #[test]
 fn random_scripts_keep_every_acknowledged_write_and_invent_nothing() {
+    for_each_script(run_script);
+}
+
+#[test]
+fn the_scrubber_beside_random_scripts_finds_nothing_on_a_sound_disk() {
+    for_each_script(run_script_scrubbed);
+}
+
+fn for_each_script(run: fn(&[u8])) {
     for seed in 0..rounds() {
         let script = script(seed);
-        let ended = std::panic::catch_unwind(|| run_script(&script));
+        let ended = std::panic::catch_unwind(|| run(&script));
         assert!(ended.is_ok(), "seed {seed} fails: {script:02x?}");
     }
 }

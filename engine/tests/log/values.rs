@@ -333,6 +333,20 @@ fn place_values(world: &mut World, pair: &Bytes) -> Wanted {
 }
 
 #[test]
+fn values_are_announced_when_they_are_durable() {
+    let mut world = World::opened(73);
+    world.append_entries(1, 1, 100);
+    world.settle();
+    world.turn_until("slots", |world| world.engine().status().slots_ready > 0);
+    for _ in 0..3 {
+        let location = place_values(&mut world, &pair()).location;
+        let file = world.disk.read_durable(&format!("seg/{:08x}.seg", location.slot())).unwrap();
+        let start = usize::try_from(location.offset()).unwrap();
+        assert_eq!(file[start..start + pair().len()], pair());
+    }
+}
+
+#[test]
 fn an_installed_checkpoint_keeps_the_slots_of_its_values() {
     let mut world = World::opened(67);
     world.append_entries(1, 5, 100);

@@ -220,7 +220,7 @@ fn node_status() -> NodeStatus {
         sessions: 2,
         locks: 1,
         connections: 7,
-        disk: DiskStatus { backend: "uring".to_owned(), direct: true },
+        disk: DiskStatus { backend: "uring".to_owned(), direct: true, damaged: 3 },
         peers: vec![
             peer(2, PeerState::Replicate, true),
             peer(3, PeerState::Probe, false),

@@ -83,6 +83,7 @@ impl Default for Draft {
             slot_bytes: 64 << 20,
             inflight_frames_max: 4,
             cache_bytes_max: 256 << 20,
+            scrub_bytes_per_second: 4 << 20,
             connections_max: 10_000,
             tick_ms: 10,
             heartbeat_ms: 50,
@@ -235,6 +236,14 @@ pub const SETTINGS: &[Setting] = &[
             draft.config.cache_bytes_max =
                 usize::try_from(bytes).map_err(|error| error.to_string())?;
             Ok(())
+        },
+    },
+    Setting {
+        flag: "scrub-bytes-per-second",
+        value_name: "SIZE",
+        help: "How fast sealed log files and checkpoints are read through for damage, once an hour at most; 0 is not at all [default: 4MiB]",
+        set: |draft, text| {
+            size(text, 0..=1 << 40).map(|bytes| draft.config.scrub_bytes_per_second = bytes)
         },
     },
     Setting {

@@ -711,6 +711,12 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             }
             EngineEvent::LogStart { log_start } => self.raft.purged(log_id_of(log_start)),
             EngineEvent::RoomChanged(room) => self.handle_room(room),
+            EngineEvent::Damaged(rot) => {
+                tracing::error!(
+                    %rot,
+                    "the scrubber has found damage; this node goes on, but keep its directory, look at it with `holdfast wal verify` while the node is stopped, and rebuild the node from its peers"
+                );
+            }
             EngineEvent::SlowWrite { latency_us } => {
                 tracing::warn!(
                     latency_ms = latency_us / 1000,

@@ -27,7 +27,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             sessions: state.sessions_count() as u64,
             locks: state.locks_count() as u64,
             connections: 0,
-            disk: DiskStatus { backend: disk.backend.to_owned(), direct: disk.direct },
+            disk: DiskStatus {
+                backend: disk.backend.to_owned(),
+                direct: disk.direct,
+                damaged: disk.scrub.damaged,
+            },
             peers: self.peer_status(),
         }
     }

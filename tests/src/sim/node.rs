@@ -311,6 +311,7 @@ impl Node {
             tail_bytes_max: *self.random.pick(&[64 << 10, 1 << 20]),
             cache_bytes_max: *self.random.pick(&[0, 32 << 10, 1 << 20]),
             slots_ready: self.random.index(2) + 1,
+            scrub_bytes_per_second: 4 << 20,
             seed: [self.random.number(), self.random.number()],
             ..engine::Options::default()
         };

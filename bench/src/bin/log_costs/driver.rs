@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use engine::io::open::{AnyDisk, Backend, open_disk};
 use engine::{
-    Append, CheckpointOrigin, Engine, Entry, Event, Identity, Options, Position, Status, open,
+    Append, CheckpointOrigin, Engine, Entry, Event, Identity, Options, Position, ReadError, Status,
+    open,
 };
 use server::state_machine::{CommandRef, EntryBuilder, Origin, encode_command_ref};
 
@@ -35,6 +36,8 @@ pub(crate) struct Driver {
     pub(crate) durable: u64,
     pub(crate) last: Position,
     events: Vec<Event>,
+    /// Values that were asked for.
+    pub(crate) values: Vec<Vec<Result<Bytes, ReadError>>>,
     checkpoint: Option<Checkpoint>,
     piece: Vec<u8>,
 }
@@ -58,6 +61,7 @@ impl Driver {
             durable: 0,
             last: Position { index: 0, term: 1 },
             events: Vec::new(),
+            values: Vec::new(),
             checkpoint: None,
             piece: vec![0x5A; PIECE_BYTES],
         })
@@ -90,6 +94,8 @@ impl Driver {
         for event in self.events.drain(..) {
             if let Event::Durable { write } = event {
                 self.durable = write;
+            } else if let Event::Values { results, .. } = event {
+                self.values.push(results);
             } else if let Event::CheckpointDurable { .. } = event {
                 self.checkpoint = None;
             } else if let Event::CheckpointFailed { error, .. } = event {

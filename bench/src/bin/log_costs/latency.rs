@@ -1,4 +1,4 @@
-//! Latency of appends in an open loop, with and without a checkpoint beside them.
+//! Latency of appends in an open loop, with and without bulk work beside them: checkpoints, a cold scan, a scrub.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -7,9 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use hdrhistogram::Histogram;
 
 use crate::driver::{Driver, entry};
+use crate::scan::{Scan, Shape};
 
 const COMMANDS: u64 = 64;
 const VALUE_BYTES: usize = 256;
@@ -29,57 +31,136 @@ struct Latency {
     p999: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Beside {
-    Nothing,
-    Checkpoints,
+/// What goes on beside the appends in one half of a round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Beside {
+    /// One checkpoint of 512 MiB after the other
+    Checkpoint,
+    /// A cold scan at full speed: uncached values of 256 bytes by location, in the order of the log
+    Scan,
+    /// The same values in no order
+    Scattered,
+    /// The same with values of 1 MiB
+    Large,
 }
 
-/// Paired rounds, and the medians of both halves.
-pub(crate) fn measure(dir: &Path, rounds: usize, seconds: u64) -> io::Result<String> {
+impl Beside {
+    fn shape(self) -> Option<Shape> {
+        match self {
+            Beside::Checkpoint => None,
+            Beside::Scan => Some(Shape::Ordered),
+            Beside::Scattered => Some(Shape::Scattered),
+            Beside::Large => Some(Shape::Large),
+        }
+    }
+}
+
+/// Half a round.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Alone,
+    Beside,
+}
+
+/// Paired rounds, and their medians.
+pub(crate) fn measure(
+    dir: &Path,
+    rounds: usize,
+    seconds: u64,
+    beside: Beside,
+) -> io::Result<String> {
     let mut driver = Driver::new(dir)?;
     let payload = entry(0, COMMANDS, u64::MAX, VALUE_BYTES);
-    let peak = peak(&mut driver, &payload)?;
+    let scan = beside.shape().map(|shape| Scan::prepare(&mut driver, shape)).transpose()?;
+    let mut bulk = Bulk { scan };
+    let peak = peak(&mut driver, &payload, &bulk)?;
+    let rate = peak / 2;
     let mut table = format!(
         "peak {peak} entries/s of {COMMANDS} commands of {VALUE_BYTES} bytes, driven at half of it\n"
     );
-    table.push_str("round | without: p50, p99, p99.9 us | with a checkpoint | p99.9 ratio\n");
+    table
+        .push_str("round | alone: p50, p99, p99.9 us | beside it | p99.9 ratio | read beside it\n");
     let mut pairs = Vec::new();
     for round in 1..=rounds {
-        let without = open_loop(&mut driver, &payload, peak / 2, seconds, Beside::Nothing)?;
-        let with = open_loop(&mut driver, &payload, peak / 2, seconds, Beside::Checkpoints)?;
-        line(&mut table, &round.to_string(), without, with);
-        pairs.push((without, with));
+        let alone = open_loop(&mut driver, &payload, (rate, seconds), Half::Alone, &mut bulk)?;
+        let before = bulk.read();
+        let beside = open_loop(&mut driver, &payload, (rate, seconds), Half::Beside, &mut bulk)?;
+        let (values, bytes) = (bulk.read().0 - before.0, bulk.read().1 - before.1);
+        line(&mut table, &round.to_string(), alone, beside, ratio(&(alone, beside)));
+        let (values, mib) = (values / seconds, (bytes / seconds) >> 20);
+        writeln!(table, " | {values} values/s, {mib} MiB/s").expect("a string takes all");
+        pairs.push((alone, beside));
     }
-    let median = |value: &dyn Fn(&(Latency, Latency)) -> u64| {
-        let mut values: Vec<u64> = pairs.iter().map(value).collect();
-        values.sort_unstable();
-        values[values.len() / 2]
+    let median = |value: &dyn Fn(&Latency) -> u64| {
+        let of = |half: &dyn Fn(&(Latency, Latency)) -> Latency| {
+            let mut values: Vec<u64> = pairs.iter().map(|pair| value(&half(pair))).collect();
+            values.sort_unstable();
+            values[values.len() / 2]
+        };
+        (of(&|pair| pair.0), of(&|pair| pair.1))
     };
-    let without = Latency {
-        p50: median(&|pair| pair.0.p50),
-        p99: median(&|pair| pair.0.p99),
-        p999: median(&|pair| pair.0.p999),
-    };
-    let with = Latency {
-        p50: median(&|pair| pair.1.p50),
-        p99: median(&|pair| pair.1.p99),
-        p999: median(&|pair| pair.1.p999),
-    };
-    line(&mut table, "median", without, with);
+    let (p50, p99, p999) = (median(&|l| l.p50), median(&|l| l.p99), median(&|l| l.p999));
+    let alone = Latency { p50: p50.0, p99: p99.0, p999: p999.0 };
+    let beside = Latency { p50: p50.1, p99: p99.1, p999: p999.1 };
+    line(&mut table, "median", alone, beside, ratio(&(alone, beside)));
+    let mut ratios: Vec<f64> = pairs.iter().map(ratio).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    let middle = ratios[ratios.len() / 2];
+    writeln!(table, "\nmedian of the ratios: {middle:.2}").expect("a string takes all");
     Ok(table)
 }
 
+/// The bulk work of a measurement.
+struct Bulk {
+    /// Without one it is checkpoints.
+    scan: Option<Scan>,
+}
+
+impl Bulk {
+    /// A small checkpoint now and then lets the slots be used anew.
+    fn recycle(&self, driver: &mut Driver) {
+        if driver.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES {
+            driver.begin_checkpoint(4_096, self.slots());
+        }
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.scan.as_ref().map(Scan::slots).unwrap_or_default()
+    }
+
+    fn advance(&mut self, driver: &mut Driver) -> io::Result<()> {
+        match &mut self.scan {
+            Some(scan) => scan.advance(driver)?,
+            None => driver.begin_checkpoint(CHECKPOINT_BYTES, Vec::new()),
+        }
+        self.recycle(driver);
+        Ok(())
+    }
+
+    fn end(&mut self, driver: &mut Driver) -> io::Result<()> {
+        self.scan.as_mut().map_or(Ok(()), |scan| scan.end(driver))
+    }
+
+    /// Values and bytes.
+    fn read(&self) -> (u64, u64) {
+        self.scan.as_ref().map_or((0, 0), |scan| (scan.values, scan.bytes))
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "ratios are for people")]
-fn line(table: &mut String, name: &str, without: Latency, with: Latency) {
-    let ratio = with.p999 as f64 / without.p999 as f64;
+fn ratio((alone, beside): &(Latency, Latency)) -> f64 {
+    beside.p999 as f64 / alone.p999 as f64
+}
+
+/// All but the end of a line.
+fn line(table: &mut String, name: &str, alone: Latency, beside: Latency, ratio: f64) {
     let cell = |latency: Latency| format!("{}, {}, {}", latency.p50, latency.p99, latency.p999);
-    let (without, with) = (cell(without), cell(with));
-    writeln!(table, "{name} | {without} | {with} | {ratio:.2}").expect("a string takes all");
+    let (alone, beside) = (cell(alone), cell(beside));
+    write!(table, "{name} | {alone} | {beside} | {ratio:.2}").expect("a string takes all");
 }
 
 /// Entries a second in a closed loop, once slots have been made.
-fn peak(driver: &mut Driver, payload: &Bytes) -> io::Result<u64> {
+fn peak(driver: &mut Driver, payload: &Bytes, bulk: &Bulk) -> io::Result<u64> {
     let mut counted = (0, 0);
     for _ in 0..3 {
         let (from_us, from) = (driver.now_us(), driver.durable);
@@ -88,7 +169,7 @@ fn peak(driver: &mut Driver, payload: &Bytes) -> io::Result<u64> {
             while sent < driver.durable + PEAK_INFLIGHT {
                 sent = driver.append(payload);
             }
-            recycle(driver);
+            bulk.recycle(driver);
             driver.turn()?;
             driver.wait(Duration::from_millis(10));
         }
@@ -98,19 +179,13 @@ fn peak(driver: &mut Driver, payload: &Bytes) -> io::Result<u64> {
     Ok(counted.0 * 1_000_000 / counted.1)
 }
 
-fn recycle(driver: &mut Driver) {
-    if driver.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES {
-        driver.begin_checkpoint(4_096, Vec::new());
-    }
-}
-
 /// Appends at a fixed rate, whatever the log does; latency counts from when an append was due.
 fn open_loop(
     driver: &mut Driver,
     payload: &Bytes,
-    rate: u64,
-    seconds: u64,
-    beside: Beside,
+    (rate, seconds): (u64, u64),
+    half: Half,
+    bulk: &mut Bulk,
 ) -> io::Result<Latency> {
     let mut histogram: Histogram<u64> = Histogram::new(3).expect("three digits are allowed");
     let mut due = VecDeque::new();
@@ -127,9 +202,9 @@ fn open_loop(
         if due.is_empty() && now_us >= until_us {
             break;
         }
-        match beside {
-            Beside::Nothing => recycle(driver),
-            Beside::Checkpoints => driver.begin_checkpoint(CHECKPOINT_BYTES, Vec::new()),
+        match half {
+            Half::Alone => bulk.recycle(driver),
+            Half::Beside => bulk.advance(driver)?,
         }
         driver.turn()?;
         let now_us = driver.now_us();
@@ -139,6 +214,7 @@ fn open_loop(
         }
         driver.wait(Duration::from_micros(due_us(sent).saturating_sub(driver.now_us())));
     }
+    bulk.end(driver)?;
     while driver.is_checkpointing() {
         driver.wait(Duration::from_millis(10));
         driver.turn()?;

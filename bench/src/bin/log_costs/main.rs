@@ -1,4 +1,4 @@
-//! What the log writes for each byte of its users, and what a checkpoint costs the appends beside it.
+//! What the log writes for each byte of its users, and what bulk work costs the appends beside it.
 //!
 //! `cargo run --release -p bench --bin log-costs -- space` and `… -- latency`.
 
@@ -6,6 +6,7 @@
 
 mod driver;
 mod latency;
+mod scan;
 mod space;
 
 use std::io::{self, Write as _};
@@ -34,8 +35,11 @@ enum Command {
         #[arg(long, default_value_t = 1024)]
         mib: u64,
     },
-    /// Latency of appends at half of the peak, with and without a checkpoint being written all the time
+    /// Latency of appends at half of the peak, with and without bulk work beside them all the time
     Latency {
+        /// Which bulk work
+        #[arg(long, value_enum, default_value = "checkpoint")]
+        beside: latency::Beside,
         /// Paired rounds
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -49,7 +53,9 @@ fn main() -> ExitCode {
     let Cli { dir, command } = Cli::parse();
     let table = match command {
         Command::Space { mib } => space::measure(&dir, mib << 20),
-        Command::Latency { rounds, seconds } => latency::measure(&dir, rounds, seconds),
+        Command::Latency { beside, rounds, seconds } => {
+            latency::measure(&dir, rounds, seconds, beside)
+        }
     };
     match table.and_then(|table| writeln!(io::stdout(), "{table}")) {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,10 +18,12 @@ use super::files::{Files, OpenFile};
 use crate::buffer::AlignedBuf;
 use crate::format::BLOCK_BYTES;
 use crate::io::data_dir::{self, DataDir, RETRIES_MAX};
-use crate::io::{Class, Done, FileId, Op, OpenMode, Tag, WriteBuf, WriteSync, path};
+use crate::io::schedule::Permit;
+use crate::io::{Done, FileId, Op, OpenMode, READ_BYTES_MAX, Tag, WriteBuf, WriteSync, path};
 
 pub(super) struct Flight {
-    pub(super) class: Class,
+    /// From the schedule, once it lets this run.
+    pub(super) permit: Option<Permit>,
     pub(super) tag: Tag,
     work: Work,
     retries: u32,
@@ -109,7 +111,7 @@ pub(super) struct Surroundings<'a> {
 
 impl Flight {
     /// Checks an operation and resolves the names in it.
-    pub(super) fn new(class: Class, tag: Tag, op: Op, files: &mut Files) -> io::Result<Flight> {
+    pub(super) fn new(tag: Tag, op: Op, files: &mut Files) -> io::Result<Flight> {
         let work = match op {
             Op::Open { path, mode } => {
                 Work::Open { path: file_path(&path)?, mode, step: OpenStep::First }
@@ -132,7 +134,7 @@ impl Flight {
             Op::Remove { path } => Work::Remove { path: file_path(&path)? },
             Op::MakeDir { path } => Work::MakeDir { path: file_path(&path)?, exists: false },
         };
-        Ok(Flight { class, tag, work, retries: 0 })
+        Ok(Flight { permit: None, tag, work, retries: 0 })
     }
 
     /// The entry of the current step. It points into the flight, which must not change or go away
@@ -395,7 +397,7 @@ fn write(file: &OpenFile, offset: u64, buf: &WriteBuf, sync: WriteSync) -> Entry
 
 fn read_entry(file: &OpenFile, offset: u64, buf: &mut AlignedBuf, read: usize) -> Entry {
     let rest = &mut buf.as_mut_slice()[read..];
-    let count = length(rest.len()).expect("checked when the operation was taken");
+    let count = length(rest.len().min(READ_BYTES_MAX)).expect("it is small");
     let entry =
         opcode::Read::new(file.target(), rest.as_mut_ptr(), count).offset(offset + read as u64);
     file.aim(entry.build())

@@ -150,7 +150,7 @@ fn a_file_with_operations_in_flight_is_not_closed() {
 
 /// What follows when each step of an operation is interrupted once: whether it is submitted again.
 fn is_submitted_again(disk: &mut UringDisk, op: Op, steps: Vec<(u32, Option<OwnedFd>)>) -> bool {
-    let mut flight = Flight::new(Class::Commit, Tag(0), op, &mut disk.files).unwrap();
+    let mut flight = Flight::new(Tag(0), op, &mut disk.files).unwrap();
     let around = Surroundings { dir: &disk.dir, can_truncate: true };
     for (result, opened) in steps {
         assert!(matches!(flight.advance(Ok(result), opened, &around), Next::Submit));

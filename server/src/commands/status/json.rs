@@ -36,7 +36,11 @@ fn answered(status: &NodeStatus) -> Value {
         "sessions": status.sessions,
         "locks": status.locks,
         "connections": status.connections,
-        "disk": { "backend": status.disk.backend, "direct": status.disk.direct },
+        "disk": {
+            "backend": status.disk.backend,
+            "direct": status.disk.direct,
+            "damaged": status.disk.damaged,
+        },
         "peers": status.peers.iter().map(peer).collect::<Vec<Value>>(),
     })
 }

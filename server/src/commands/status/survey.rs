@@ -161,7 +161,7 @@ pub(super) mod tests {
             sessions: 1,
             locks: 0,
             connections: 2,
-            disk: DiskStatus { backend: "uring".to_owned(), direct: true },
+            disk: DiskStatus { backend: "uring".to_owned(), direct: true, damaged: node - 1 },
             peers,
         }
     }

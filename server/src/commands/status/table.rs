@@ -66,7 +66,10 @@ fn cells(status: &NodeStatus) -> [String; 8] {
         status.applied_index.to_string(),
         status.durable_index.to_string(),
         status.revision.to_string(),
-        format!("{}/{access}", status.disk.backend),
+        match status.disk.damaged {
+            0 => format!("{}/{access}", status.disk.backend),
+            damaged => format!("{}/{access}, {damaged} damaged", status.disk.backend),
+        },
     ]
 }
 
@@ -89,10 +92,10 @@ mod tests {
     #[test]
     fn table_has_a_line_for_each_node_and_says_why_one_is_missing() {
         let expected = "\
-NODE  ADDRESS  ROLE         TERM  LEADER  COMMIT  APPLIED  DURABLE  REVISION  DISK          LAG
-1     a:1      leader       3     1       90      89       88       70        uring/direct  -
-2     b-too:1  follower     3     1       90      89       88       70        uring/direct  3
-3     c:1      unreachable  -     -       -       -        -        -         -             9 (disconnected)
+NODE  ADDRESS  ROLE         TERM  LEADER  COMMIT  APPLIED  DURABLE  REVISION  DISK                     LAG
+1     a:1      leader       3     1       90      89       88       70        uring/direct             -
+2     b-too:1  follower     3     1       90      89       88       70        uring/direct, 1 damaged  3
+3     c:1      unreachable  -     -       -       -        -        -         -                        9 (disconnected)
 
 node 3: c:1 refused
 ";
