@@ -112,7 +112,8 @@ impl<'a> Blocking<'a> {
                 | Owner::Slot
                 | Owner::Checkpoint(..)
                 | Owner::Read(_)
-                | Owner::Removal => self.strays.push(completion),
+                | Owner::Removal
+                | Owner::Spare => self.strays.push(completion),
             }
         }
     }

@@ -63,12 +63,14 @@ pub enum Mutant {
     ValueNotVerified,
     /// A value that was read in an earlier life of its slot is found in this one (P15).
     CacheAcrossLives,
+    /// Entries take the slots that are kept for hard state (P17).
+    ReserveTaken,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 27] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -95,6 +97,7 @@ impl Mutant {
         Mutant::DamageRemoved,
         Mutant::ValueNotVerified,
         Mutant::CacheAcrossLives,
+        Mutant::ReserveTaken,
     ];
 }
 

@@ -3,6 +3,17 @@
 //! A slot is made under a temporary name: allocated, filled with zeros, synced, renamed, its directory synced. So a
 //! file with a slot's constant name is pre-written for ever, and a later write to it changes bytes alone.
 //!
+//! The last free slots are a reserve, so that a full file system can be cleaned out of and a vote still be cast:
+//!
+//! ```text
+//! free slots   slots_to_keep   slots_to_free       slots_ready
+//!              Upkeep only     Entries, but only   Entries
+//!                              when it is full
+//! ```
+//!
+//! The reserve is filled before entries take what is above it, so it is there before the file system is full. While a
+//! directory is young it grows with it, one for every second slot, so that the first entries need not wait for all of it.
+//!
 //! Invariants: slot numbers are dense from 0; a free slot is handed out only when no reader of its last life is left.
 
 use std::io;
@@ -13,12 +24,23 @@ use crate::error::Fault;
 use crate::format::{SLOT_DIR, slot_path, slot_temporary_path};
 use crate::io::{Class, Disk, Done, FileId, Op, OpenMode, WriteBuf, WriteSync};
 use crate::mutant::{self, Mutant};
+use crate::options::Options;
 use crate::tags::Owner;
 
 /// Zeros written at once.
 const ZERO_BYTES: u64 = 1 << 20;
 /// How long after a full file system the next attempt follows.
 const RETRY_US: u64 = 1_000_000;
+
+/// What a free slot is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// Entries, and values of a snapshot. Which entries are written on a full file system, their proposer decides by
+    /// the room it is told ([`crate::Room`]).
+    Entries,
+    /// What must go on whatever the room: hard state, resets, and the cleaner, which gives back more than it takes.
+    Upkeep,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Use {
@@ -62,24 +84,33 @@ pub(crate) struct SlotTable {
     slots: Vec<Slot>,
     making: Option<Making>,
     slot_bytes: u64,
+    /// How many are free when all is well.
     ready_target: usize,
+    to_free: usize,
+    to_keep: usize,
     zeros: Arc<AlignedBuf>,
     /// No attempt before this time, after the file system was full.
     retry_at_us: Option<u64>,
+    /// What comes before slots finds no space.
+    is_held_up: bool,
     zeroed_bytes: u64,
 }
 
 impl SlotTable {
     /// The slots that exist, by number; all free until told otherwise.
-    pub(crate) fn new(files: Vec<FileId>, slot_bytes: u64, ready_target: usize) -> SlotTable {
+    pub(crate) fn new(files: Vec<FileId>, options: &Options) -> SlotTable {
+        let Options { slot_bytes, slots_ready, slots_to_free, slots_to_keep, .. } = *options;
         let zeros = usize::try_from(ZERO_BYTES.min(slot_bytes)).expect("at most 1 MiB");
         SlotTable {
             slots: files.into_iter().map(Slot::free).collect(),
             making: None,
             slot_bytes,
-            ready_target,
+            ready_target: slots_ready + slots_to_free + slots_to_keep,
+            to_free: slots_to_free,
+            to_keep: slots_to_keep,
             zeros: Arc::new(AlignedBuf::zeroed(zeros)),
             retry_at_us: None,
+            is_held_up: false,
             zeroed_bytes: 0,
         }
     }
@@ -100,10 +131,27 @@ impl SlotTable {
         self.slots[slot as usize].file
     }
 
-    /// A slot that can be opened as a segment.
-    pub(crate) fn ready(&self) -> Option<u32> {
+    /// A slot that can be opened as a segment for this purpose.
+    pub(crate) fn ready_for(&self, purpose: Purpose) -> Option<u32> {
         let at = self.slots.iter().position(Slot::is_ready)?;
-        Some(u32::try_from(at).expect("slots are numbered in 32 bits"))
+        let is_reserved = self.ready_count() <= self.reserved_from(purpose);
+        let is_free = !is_reserved || mutant::is(Mutant::ReserveTaken);
+        is_free.then(|| u32::try_from(at).expect("slots are numbered in 32 bits"))
+    }
+
+    /// How many free slots are not for this purpose.
+    fn reserved_from(&self, purpose: Purpose) -> usize {
+        let reserved = match purpose {
+            Purpose::Upkeep => 0,
+            Purpose::Entries if self.is_starved() => self.to_keep,
+            Purpose::Entries => self.to_keep + self.to_free,
+        };
+        reserved.min(self.slots.len().saturating_sub(1) / 2)
+    }
+
+    /// Whether entries get no further slot until one is freed or made.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.is_starved() && self.ready_for(Purpose::Entries).is_none()
     }
 
     pub(crate) fn ready_count(&self) -> usize {
@@ -132,14 +180,24 @@ impl SlotTable {
         slot.readers -= 1;
     }
 
-    /// Whether the file system was full when the last slot was to be made, and too few are ready.
+    /// Whether the file system was full when the last slot was to be made, and too few are ready; or if what comes
+    /// before slots finds no space.
     pub(crate) fn is_starved(&self) -> bool {
+        self.is_held_up || self.is_short()
+    }
+
+    fn is_short(&self) -> bool {
         self.retry_at_us.is_some() && self.ready_count() < self.ready_target
+    }
+
+    /// Whether what comes before slots finds no space.
+    pub(crate) fn hold_up(&mut self, is_held_up: bool) {
+        self.is_held_up = is_held_up;
     }
 
     /// When the next attempt is due, if one is needed.
     pub(crate) fn next_due_us(&self) -> Option<u64> {
-        self.retry_at_us.filter(|_| self.making.is_none() && self.is_starved())
+        self.retry_at_us.filter(|_| self.making.is_none() && self.is_short())
     }
 
     /// Begins to make a slot if too few are ready.

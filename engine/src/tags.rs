@@ -18,6 +18,8 @@ pub(crate) enum Owner {
     Removal,
     /// A call that waits for it.
     Blocking(u64),
+    /// The spare file for a checkpoint.
+    Spare,
 }
 
 const SHIFT: u32 = 56;
@@ -33,6 +35,7 @@ impl Owner {
             Owner::Read(number) => (5, number),
             Owner::Removal => (6, 0),
             Owner::Blocking(number) => (7, number),
+            Owner::Spare => (8, 0),
         };
         assert!(number <= NUMBER);
         Tag(kind << SHIFT | number)
@@ -48,6 +51,7 @@ impl Owner {
             5 => Owner::Read(number),
             6 => Owner::Removal,
             7 => Owner::Blocking(number),
+            8 => Owner::Spare,
             kind => unreachable!("no operation was submitted with kind {kind}"),
         }
     }
@@ -67,6 +71,7 @@ mod tests {
             Owner::Read(NUMBER),
             Owner::Removal,
             Owner::Blocking(0),
+            Owner::Spare,
         ] {
             assert_eq!(Owner::of(owner.tag()), owner);
         }

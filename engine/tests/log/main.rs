@@ -14,4 +14,5 @@ mod reads;
 mod refusals;
 mod scripts;
 mod slots;
+mod space;
 mod values;

@@ -61,6 +61,7 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::CacheAcrossLives => {
             "values::a_value_that_was_read_needs_the_disk_no_more_until_its_slot_is_used_anew"
         }
+        Mutant::ReserveTaken => "space::entries_leave_the_slots_that_are_kept_for_a_hard_state",
         other => panic!("{other:?} has no test that catches it"),
     }
 }
