@@ -362,16 +362,39 @@ impl<D: Disk> Engine<D> {
         self.gauge.room()
     }
 
-    /// Whether a slot would be given back once two more checkpoints are durable, the first of them of the state at
-    /// entry `at`, whose values lie in `live`. Not those that a checkpoint keeps that is being read.
-    pub fn would_free(&self, at: u64, live: &[u32]) -> bool {
+    /// Payload bytes of entries that may be appended now. More might find the file system full, and then wait for slots
+    /// that only entries behind them would free.
+    pub fn appendable_bytes(&self) -> u64 {
+        let slot_bytes = self.meta.slot_bytes;
+        let bytes = match self.room() {
+            Room::Plenty => {
+                let slots = self.slots.ready_for_entries() as u64;
+                // A large entry may leave a quarter of a slot unused. The first slots of a directory are not waited for.
+                let bytes = self.log.open_bytes_left() + slots * (slot_bytes / 4 * 3);
+                bytes.max(slot_bytes / 2)
+            }
+            Room::Low => self.gauge.pace_bytes_left(self.log.consumed_bytes()),
+            Room::Full => 0,
+        };
+        bytes.saturating_sub(self.log.queued_bytes() as u64)
+    }
+
+    /// Whether the file system is full, and few slots are free although there may still be room.
+    pub fn is_short_of_slots(&self) -> bool {
+        self.slots.is_starved() || self.slots.is_soon_starved()
+    }
+
+    /// How many slots two more checkpoints would give back, the first of them of the state at entry `at`, whose values
+    /// lie in `live` (ascending). Not those that a checkpoint keeps that is being read.
+    pub fn freeable_slots(&self, at: u64, live: &[u32]) -> usize {
         let pinned = self.retained.pinned();
         let upto = pinned.map_or(at, |kept| at.min(kept.info().at.index));
         let is_needed = |slot: &u32| {
-            live.contains(slot) || pinned.is_some_and(|kept| kept.slots().contains(slot))
+            live.binary_search(slot).is_ok()
+                || pinned.is_some_and(|kept| kept.slots().contains(slot))
         };
         let held = self.held.iter().copied();
-        self.log.sealed_upto(upto).chain(held).any(|slot| !is_needed(&slot))
+        self.log.sealed_upto(upto).chain(held).filter(|slot| !is_needed(slot)).count()
     }
 
     /// The next checkpoint will have about so many bytes of body: space for it is held from now on.

@@ -44,6 +44,11 @@ impl Gauge {
         self.room
     }
 
+    /// How much of what frees space may still be written before the next checkpoint. Only while the room is not plenty.
+    pub(crate) fn pace_bytes_left(&self, consumed_bytes: u64) -> u64 {
+        (self.slot_bytes / 2).saturating_sub(consumed_bytes - self.paced_from)
+    }
+
     /// A checkpoint is durable that was begun when the log had consumed so much.
     pub(crate) fn checkpoint_begun_at(&mut self, consumed_bytes: u64) {
         self.paced_from = self.paced_from.max(consumed_bytes);
@@ -59,8 +64,7 @@ impl Gauge {
     }
 
     fn of(&self, reading: Reading) -> Room {
-        let pace_bytes = self.slot_bytes / 2;
-        let is_spent = reading.consumed_bytes - self.paced_from >= pace_bytes;
+        let is_spent = self.pace_bytes_left(reading.consumed_bytes) == 0;
         // What is left of the open segment then is for raft's own entries.
         let is_at_end = reading.is_exhausted && reading.open_bytes_left < self.slot_bytes / 4;
         match reading.is_starved {

@@ -149,6 +149,12 @@ impl SlotTable {
         reserved.min(self.slots.len().saturating_sub(1) / 2)
     }
 
+    /// How many slots entries may take before they must wait, although the file system is full.
+    pub(crate) fn ready_for_entries(&self) -> usize {
+        let kept = self.to_keep.min(self.slots.len().saturating_sub(1) / 2);
+        self.ready_count().saturating_sub(kept)
+    }
+
     /// Whether entries get no further slot until one is freed or made.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.is_starved() && self.ready_for(Purpose::Entries).is_none()
@@ -188,6 +194,11 @@ impl SlotTable {
 
     fn is_short(&self) -> bool {
         self.retry_at_us.is_some() && self.ready_count() < self.ready_target
+    }
+
+    /// Whether the file system was full, and fewer than twice as many slots are free as should be.
+    pub(crate) fn is_soon_starved(&self) -> bool {
+        self.retry_at_us.is_some() && self.ready_count() < 2 * self.ready_target
     }
 
     /// Whether what comes before slots finds no space.

@@ -435,6 +435,7 @@ fn engine_options(config: &NodeConfig) -> io::Result<engine::Options> {
         slot_bytes: config.slot_bytes,
         inflight_frames_max: config.inflight_frames_max,
         cache_bytes_max: config.cache_bytes_max,
+        space_bytes_max: config.space_bytes_max,
         seed: [u64::from_le_bytes(random()?), u64::from_le_bytes(random()?)],
         ..engine::Options::default()
     })

@@ -131,7 +131,7 @@ fn full_to_the_brim_two_checkpoints_bring_everything_back_that_is_not_needed() {
     let mut live = freeable(&mut world);
     world.slots.clone_from(&live);
     let at = world.oracle.certain().last();
-    assert!(!world.engine().would_free(at.index, &live));
+    assert_eq!(world.engine().freeable_slots(at.index, &live), 0);
     checkpoint(&mut world).unwrap();
     world.open_and_check("full");
     full(&world);
@@ -142,7 +142,7 @@ fn full_to_the_brim_two_checkpoints_bring_everything_back_that_is_not_needed() {
         world.append_entries(1, 1, 100);
         world.turn_until("durable", |world| world.oracle.is_settled());
         let at = world.oracle.certain().last();
-        assert!(world.engine().would_free(at.index, &live));
+        assert!(world.engine().freeable_slots(at.index, &live) > 0);
         assert_ne!(world.engine().room(), Room::Plenty);
         checkpoint(&mut world).unwrap();
         world.turn_until("removed", |world| world.disk.in_flight() == 0);
@@ -150,7 +150,7 @@ fn full_to_the_brim_two_checkpoints_bring_everything_back_that_is_not_needed() {
         assert_eq!(is_free, is_last, "{:?}", world.engine().status());
     }
     let at = world.oracle.certain().last();
-    assert!(!world.engine().would_free(at.index, &live));
+    assert_eq!(world.engine().freeable_slots(at.index, &live), 0);
     world.append_entries(1, 6, 100_000);
     world.settle();
     world.disk.crash_drop_all();
@@ -162,7 +162,7 @@ fn freeable(world: &mut World) -> Vec<u32> {
     let at = world.oracle.certain().last().index;
     let count = u32::try_from(world.engine().status().slots).unwrap();
     let all_but = |slot| (0..count).filter(move |other| *other != slot).collect::<Vec<u32>>();
-    (0..count).filter(|slot| world.engine().would_free(at, &all_but(*slot))).collect()
+    (0..count).filter(|slot| world.engine().freeable_slots(at, &all_but(*slot)) > 0).collect()
 }
 
 #[test]
