@@ -13,6 +13,7 @@ mod limits;
 mod locks;
 mod membership;
 mod snapshots;
+mod space;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_holdfast-node");
 
