@@ -11,7 +11,7 @@ use protocol::ErrorCode;
 use tempfile::TempDir;
 use tests::cluster::{Cluster, clusters_dir};
 
-use super::{PROGRAM, run};
+use super::{PROGRAM, limits, run};
 
 /// Small slots, so that a small disk has many.
 const FLAGS: [&str; 4] = ["--slot-bytes", "1MiB", "--value-bytes-max", "64KiB"];
@@ -142,4 +142,17 @@ fn full_file_system_is_served_out_of_when_half_the_keys_are_deleted() {
 fn directory_at_its_limit_is_served_out_of_when_half_the_keys_are_deleted() {
     let flags = [FLAGS.as_slice(), &["--space-max", "40MiB"]].concat();
     run(fill_and_resume(Cluster::start(PROGRAM, 1, &flags), 40 << 20));
+}
+
+/// A node that could not write its log, as on the disk that was full, ended with the attempt to say so.
+#[test]
+fn node_whose_log_cannot_be_written_goes_on() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let program = limits::script(&format!("exec {PROGRAM} \"$@\" 2>/dev/full"), &dir);
+        let mut cluster = Cluster::start(program, 1, &FLAGS);
+        cluster.leader().await;
+        cluster.client().put("key", "value").await.unwrap();
+        assert!(cluster.stop(1).success());
+    });
 }
