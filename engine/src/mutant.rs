@@ -65,12 +65,18 @@ pub enum Mutant {
     CacheAcrossLives,
     /// Entries take the slots that are kept for hard state (P17).
     ReserveTaken,
+    /// What frees space is written without a pause for checkpoints, until the reserve is used up (P17).
+    PaceIgnored,
+    /// Slots are made although there is no space for the next checkpoint (P17).
+    SlotsBeforeSpare,
+    /// A directory takes more space than it may (P17).
+    LimitIgnored,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 27] = [
+    pub const ALL: [Mutant; 30] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -98,6 +104,9 @@ impl Mutant {
         Mutant::ValueNotVerified,
         Mutant::CacheAcrossLives,
         Mutant::ReserveTaken,
+        Mutant::PaceIgnored,
+        Mutant::SlotsBeforeSpare,
+        Mutant::LimitIgnored,
     ];
 }
 

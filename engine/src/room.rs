@@ -11,6 +11,7 @@
 //! that becomes durable. The log after the older of two checkpoints is then about one slot long, and the reserve never
 //! runs out, whatever is proposed and however little it frees.
 
+use crate::mutant::{self, Mutant};
 use crate::types::Room;
 
 /// What the room depends on.
@@ -68,6 +69,7 @@ impl Gauge {
         // What is left of the open segment then is for raft's own entries.
         let is_at_end = reading.is_exhausted && reading.open_bytes_left < self.slot_bytes / 4;
         match reading.is_starved {
+            true if mutant::is(Mutant::PaceIgnored) => Room::Low,
             false => Room::Plenty,
             true if is_spent || is_at_end => Room::Full,
             true => Room::Low,
