@@ -9,6 +9,7 @@ use tests::workload::{Running, Workload};
 
 mod bad_input;
 mod crashes;
+mod damage;
 mod limits;
 mod locks;
 mod membership;
