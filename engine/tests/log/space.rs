@@ -252,6 +252,45 @@ fn an_aborted_checkpoint_that_had_the_spare_file_leaves_space_for_the_next() {
 }
 
 #[test]
+fn a_power_cut_at_any_moment_of_two_checkpoints_on_a_full_file_system_leaves_space_for_another() {
+    let mut world = with_reserve(72);
+    for _ in 0..2 {
+        world.append_entries(1, 1, 100);
+        world.settle();
+        checkpoint(&mut world).unwrap();
+    }
+    world.turn_until("quiet", |world| world.disk.in_flight() == 0);
+    full(&world);
+    let (sound, oracle, newest) = (world.disk.snapshot(), world.oracle.clone(), world.checkpoint);
+    let work = |world: &mut World| {
+        for _ in 0..2 {
+            world.append_entries(1, 1, 100);
+            world.settle();
+            checkpoint(world).unwrap();
+        }
+        world.turn_until("spare", |world| world.engine().status().spare_bytes > 0);
+    };
+    let mut operations = 0;
+    for cut in 0..1_000 {
+        world.disk.restore(&sound);
+        world.disk.reseed(cut);
+        (world.oracle, world.checkpoint) = (oracle.clone(), newest);
+        world.open_and_check("full");
+        let is_done = world.with_power_for(operations, work);
+        if is_done {
+            assert!(operations > 25, "{operations} operations are too few for two checkpoints");
+            return;
+        }
+        // Each moment meets eight fates.
+        operations += u64::from(cut % 8 == 7);
+        world.open_and_check("after a power cut");
+        world.turn_until("spare", |world| world.engine().status().spare_bytes > 0);
+        work(&mut world);
+    }
+    panic!("two checkpoints take more than a thousand operations");
+}
+
+#[test]
 fn a_limit_is_a_full_file_system() {
     let limit = 14 << 20;
     let options = Options { space_bytes_max: limit, ..options() };
