@@ -108,7 +108,7 @@ impl Acknowledged {
     }
 }
 
-/// Filled, half deleted, served again, three times over; killed while it is full.
+/// Filled, half deleted, served again, three times over; all nodes are killed while they are full.
 async fn fill_and_resume(mut cluster: Cluster, limit_bytes: u64) {
     let mut acknowledged = Acknowledged::default();
     cluster.leader().await;
@@ -116,11 +116,11 @@ async fn fill_and_resume(mut cluster: Cluster, limit_bytes: u64) {
         let client = cluster.client();
         let filled = acknowledged.fill(&client).await;
         assert!(filled > 100, "{filled} keys fit in round {round}");
+        cluster.kill_all();
         // Beside what is counted lie META and the lock file.
         let bytes = cluster.data_bytes(1).expect("the data can be looked at");
         assert!(bytes <= limit_bytes + 8192, "{bytes} in round {round}");
-        cluster.kill(1);
-        cluster.start_node(1);
+        cluster.ids().into_iter().for_each(|id| cluster.start_node(id));
         cluster.leader().await;
         let client = cluster.client();
         acknowledged.check(&client).await;
@@ -128,7 +128,7 @@ async fn fill_and_resume(mut cluster: Cluster, limit_bytes: u64) {
         acknowledged.resumed(&client).await;
         acknowledged.check(&client).await;
     }
-    assert!(cluster.stop(1).success());
+    assert!(cluster.ids().into_iter().all(|id| cluster.stop(id).success()));
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn full_file_system_is_served_out_of_when_half_the_keys_are_deleted() {
 }
 
 #[test]
-fn directory_at_its_limit_is_served_out_of_when_half_the_keys_are_deleted() {
+fn directories_at_their_limit_are_served_out_of_when_half_the_keys_are_deleted() {
     let flags = [FLAGS.as_slice(), &["--space-max", "40MiB"]].concat();
-    run(fill_and_resume(Cluster::start(PROGRAM, 1, &flags), 40 << 20));
+    run(fill_and_resume(Cluster::start(PROGRAM, 3, &flags), 40 << 20));
 }
 
 /// A node that could not write its log, as on the disk that was full, ended with the attempt to say so.
