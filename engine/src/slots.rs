@@ -16,6 +16,7 @@
 //!
 //! Invariants: slot numbers are dense from 0; a free slot is handed out only when no reader of its last life is left.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -82,6 +83,8 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct SlotTable {
     slots: Vec<Slot>,
+    /// Those that are free and not read.
+    ready: BTreeSet<u32>,
     making: Option<Making>,
     slot_bytes: u64,
     /// How many are free when all is well.
@@ -102,6 +105,7 @@ impl SlotTable {
         let Options { slot_bytes, slots_ready, slots_to_free, slots_to_keep, .. } = *options;
         let zeros = usize::try_from(ZERO_BYTES.min(slot_bytes)).expect("at most 1 MiB");
         SlotTable {
+            ready: (0..).take(files.len()).collect(),
             slots: files.into_iter().map(Slot::free).collect(),
             making: None,
             slot_bytes,
@@ -133,10 +137,9 @@ impl SlotTable {
 
     /// A slot that can be opened as a segment for this purpose.
     pub(crate) fn ready_for(&self, purpose: Purpose) -> Option<u32> {
-        let at = self.slots.iter().position(Slot::is_ready)?;
         let is_reserved = self.ready_count() <= self.reserved_from(purpose);
         let is_free = !is_reserved || mutant::is(Mutant::ReserveTaken);
-        is_free.then(|| u32::try_from(at).expect("slots are numbered in 32 bits"))
+        self.ready.first().copied().filter(|_| is_free)
     }
 
     /// How many free slots are not for this purpose.
@@ -161,29 +164,42 @@ impl SlotTable {
     }
 
     pub(crate) fn ready_count(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_ready()).count()
+        self.ready.len()
     }
 
     pub(crate) fn take(&mut self, slot: u32) {
-        let slot = &mut self.slots[slot as usize];
-        assert!(slot.usage == Use::Free);
-        slot.usage = Use::InUse;
+        self.change(slot, |slot| {
+            assert!(slot.usage == Use::Free);
+            slot.usage = Use::InUse;
+        });
     }
 
     pub(crate) fn free(&mut self, slot: u32) {
-        let slot = &mut self.slots[slot as usize];
-        assert!(slot.usage == Use::InUse);
-        slot.usage = Use::Free;
+        self.change(slot, |slot| {
+            assert!(slot.usage == Use::InUse);
+            slot.usage = Use::Free;
+        });
     }
 
     pub(crate) fn begin_read(&mut self, slot: u32) {
-        self.slots[slot as usize].readers += 1;
+        self.change(slot, |slot| slot.readers += 1);
     }
 
     pub(crate) fn end_read(&mut self, slot: u32) {
-        let slot = &mut self.slots[slot as usize];
-        assert!(slot.readers > 0);
-        slot.readers -= 1;
+        self.change(slot, |slot| {
+            assert!(slot.readers > 0);
+            slot.readers -= 1;
+        });
+    }
+
+    fn change(&mut self, number: u32, change: impl FnOnce(&mut Slot)) {
+        let slot = &mut self.slots[number as usize];
+        change(slot);
+        if slot.is_ready() {
+            self.ready.insert(number);
+        } else {
+            self.ready.remove(&number);
+        }
     }
 
     /// Whether the file system was full when the last slot was to be made, and too few are ready; or if what comes
@@ -270,6 +286,7 @@ impl SlotTable {
             Step::Renaming if !mutant::is(Mutant::SlotDirNotSynced) => Step::SyncingDir,
             Step::Renaming | Step::SyncingDir => {
                 let file = making.file.expect("the first step opened it");
+                self.ready.insert(making.slot);
                 self.slots.push(Slot::free(file));
                 self.retry_at_us = None;
                 return;
