@@ -115,6 +115,7 @@ impl<'a> Blocking<'a> {
                 | Owner::Read(_)
                 | Owner::Removal
                 | Owner::Scrub
+                | Owner::Spare
                 | Owner::Values
                 | Owner::Cleaner(_) => self.strays.push(completion),
             }

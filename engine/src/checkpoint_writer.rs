@@ -16,12 +16,13 @@ use crate::checkpoint::{
 use crate::error::{Check, CheckpointError, Fault};
 use crate::format::{
     CHECKPOINT_BLOCK_BODY_BYTES, CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCK_HEADER_BYTES,
-    CHECKPOINT_DIR, CHECKPOINT_HEADER_BYTES, checkpoint_path,
+    CHECKPOINT_DIR, CHECKPOINT_HEADER_BYTES, SPARE_PATH, checkpoint_path,
 };
 use crate::io::{Class, Disk, Done, FileId, Op, OpenMode, WriteBuf, WriteSync};
 use crate::mutant::{self, Mutant};
 use crate::retained::Kept;
 use crate::slots::is_full;
+use crate::spare::SpareFile;
 use crate::tags::Owner;
 use crate::types::{CheckpointOrigin, ValueSlots};
 
@@ -79,6 +80,8 @@ pub(crate) struct CheckpointWriter {
     in_flight: usize,
     is_growing: bool,
     allocated: u64,
+    /// What the spare file had, while it is tried to give it what was announced.
+    spare_bytes: Option<u64>,
 
     header: CheckpointHeader,
     slots: ValueSlots,
@@ -98,18 +101,22 @@ pub(crate) struct CheckpointWriter {
 
 impl CheckpointWriter {
     /// Begins a checkpoint whose header is complete but for the lengths, and whose values lie in these slots.
-    /// `attempt` tells its temporary file apart.
+    /// `attempt` tells its temporary file apart, unless it takes the spare file over.
     pub(crate) fn begin(
         origin: CheckpointOrigin,
         header: CheckpointHeader,
         slots: ValueSlots,
-        bytes_announced: u64,
+        (bytes_announced, spare): (u64, Option<SpareFile>),
         attempt: u64,
         disk: &mut dyn Disk,
     ) -> CheckpointWriter {
         assert!(header.info.slots_count as usize == slots.slots.len());
         let announced = header.info.table_bytes().saturating_add(bytes_announced);
-        let path = format!("{CHECKPOINT_DIR}/{:016x}.{attempt}.tmp", header.info.at.index);
+        let announced = file_bytes_of(announced).unwrap_or(u64::MAX);
+        let path = match spare {
+            Some(_) => SPARE_PATH.to_owned(),
+            None => format!("{CHECKPOINT_DIR}/{:016x}.{attempt}.tmp", header.info.at.index),
+        };
         let mut writer = CheckpointWriter {
             origin,
             path,
@@ -117,7 +124,8 @@ impl CheckpointWriter {
             state: State::Creating,
             in_flight: 0,
             is_growing: false,
-            allocated: file_bytes_of(announced).unwrap_or(u64::MAX),
+            allocated: announced,
+            spare_bytes: None,
             header,
             slots,
             blocks: crc32fast::Hasher::new(),
@@ -132,10 +140,24 @@ impl CheckpointWriter {
             failure: None,
             written_bytes: 0,
         };
-        let path = writer.path.clone();
-        writer.submit(Op::Open { path, mode: OpenMode::CreateNew }, disk);
+        writer.start(announced, spare, disk);
         writer.fill(&encode_slots(&writer.slots.slots));
         writer
+    }
+
+    fn start(&mut self, announced: u64, spare: Option<SpareFile>, disk: &mut dyn Disk) {
+        let Some(SpareFile { file, bytes }) = spare else {
+            let path = self.path.clone();
+            return self.submit(Op::Open { path, mode: OpenMode::CreateNew }, disk);
+        };
+        self.file = Some(file);
+        self.allocated = bytes;
+        self.state = State::Filling;
+        if announced > bytes {
+            // A checkpoint of this node may turn out shorter; what a peer announced must be there.
+            self.spare_bytes = Some(bytes).filter(|_| self.origin == CheckpointOrigin::Local);
+            self.grow_to(announced, disk);
+        }
     }
 
     pub(crate) fn index(&self) -> u64 {
@@ -271,10 +293,7 @@ impl CheckpointWriter {
         {
             let end = chunk.offset + chunk.buf.len() as u64;
             if end > self.allocated {
-                self.allocated = end + GROWTH_BYTES;
-                self.is_growing = true;
-                let op = Op::Allocate { file: self.open_file(), bytes: self.allocated };
-                self.submit(op, disk);
+                self.grow_to(end + GROWTH_BYTES, disk);
                 return;
             }
             let Chunk { offset, buf } = self.waiting.pop_front().expect("it was just seen");
@@ -287,6 +306,12 @@ impl CheckpointWriter {
             let op = Op::Allocate { file: self.open_file(), bytes: self.file_bytes() };
             self.submit(op, disk);
         }
+    }
+
+    fn grow_to(&mut self, bytes: u64, disk: &mut dyn Disk) {
+        self.allocated = bytes;
+        self.is_growing = true;
+        self.submit(Op::Allocate { file: self.open_file(), bytes }, disk);
     }
 
     fn file_bytes(&self) -> u64 {
@@ -324,6 +349,12 @@ impl CheckpointWriter {
     /// A full file system ends this checkpoint, bytes that cannot be read back do; anything else ends the engine.
     fn refused(&mut self, error: io::Error, disk: &mut dyn Disk) -> Result<(), Fault> {
         let may_be_full = matches!(self.state, State::Creating | State::Filling | State::Trimming);
+        if let Some(bytes) = self.spare_bytes.take()
+            && is_full(&error)
+        {
+            self.allocated = bytes;
+            return Ok(());
+        }
         let failure = if may_be_full && is_full(&error) {
             CheckpointError::NoSpace { source: Arc::new(error) }
         } else if self.state == State::Verifying {
@@ -383,9 +414,7 @@ impl CheckpointWriter {
         match self.state {
             State::Creating => {
                 self.state = State::Filling;
-                self.is_growing = true;
-                let bytes = self.allocated;
-                self.submit(Op::Allocate { file: self.open_file(), bytes }, disk);
+                self.grow_to(self.allocated, disk);
             }
             State::Filling => self.fill_on(disk),
             State::Trimming if !mutant::is(Mutant::CheckpointNotSynced) => {
@@ -431,6 +460,7 @@ impl CheckpointWriter {
         // Growing is the only operation besides writes; it was submitted last, alone or behind writes.
         if self.is_growing && self.in_flight == 0 {
             self.is_growing = false;
+            self.spare_bytes = None;
         }
         self.advance(disk);
     }

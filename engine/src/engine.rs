@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::Blocking;
-use crate::checkpoint::{CheckpointHeader, Verifier};
+use crate::checkpoint::{CheckpointHeader, Verifier, file_bytes_of};
 use crate::checkpoint_writer::{CheckpointWriter, Outcome};
 use crate::cleaner::ValueIndex;
 use crate::cleaning::{CleanContext, Cleaning};
@@ -25,9 +25,12 @@ use crate::mutant::{self, Mutant};
 use crate::opening::verify;
 use crate::pins::Limbo;
 use crate::reads::{Context, Reads};
-use crate::retained::Retained;
+use crate::retained::{KEPT_COUNT, Retained};
+use crate::room::{Gauge, Reading as RoomReading};
 use crate::scrub::{self, Scrub};
-use crate::slots::SlotTable;
+use crate::slots::{Purpose, SlotTable};
+use crate::space::Limited;
+use crate::spare::Spare;
 use crate::tags::Owner;
 use crate::types::{
     Append, CheckpointInfo, CheckpointOrigin, Event, Location, Meta, Position, Room, Status,
@@ -45,7 +48,7 @@ const SLOW_WRITE_US: u64 = 100_000;
 
 /// The log and the checkpoints of one directory.
 pub struct Engine<D: Disk> {
-    disk: D,
+    disk: Limited<D>,
     /// Names the directory in messages.
     dir: String,
     meta: Meta,
@@ -58,6 +61,11 @@ pub struct Engine<D: Disk> {
     cleaning: Cleaning,
     /// Slots without a live entry that hold values of a checkpoint, and how much had been written when they became so.
     held: BTreeMap<u32, u64>,
+    spare: Spare,
+    /// Whose checkpoint has taken the spare file over.
+    spare_lent_to: Option<CheckpointOrigin>,
+    /// What the caller expects of the next checkpoint, in bytes of its body.
+    expected_bytes: u64,
     /// Slots that nobody needs, until nobody reads them either.
     limbo: Limbo,
     reader: Reader,
@@ -77,7 +85,7 @@ pub struct Engine<D: Disk> {
     freed: Vec<u32>,
     /// Events of calls between two turns.
     early: Vec<Event>,
-    room: Room,
+    gauge: Gauge,
     halted: Option<EngineError>,
 }
 
@@ -89,6 +97,7 @@ pub(crate) struct Parts {
     pub(crate) values: ValueLog,
     pub(crate) cleaning: Cleaning,
     pub(crate) retained: Retained,
+    pub(crate) spare: Spare,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,8 +115,8 @@ impl<D: Disk> std::fmt::Debug for Engine<D> {
 }
 
 impl<D: Disk> Engine<D> {
-    pub(crate) fn new(disk: D, dir: String, parts: Parts) -> Engine<D> {
-        let Parts { meta, mut slots, log, values, cleaning, retained } = parts;
+    pub(crate) fn new(disk: Limited<D>, dir: String, parts: Parts) -> Engine<D> {
+        let Parts { meta, mut slots, log, values, cleaning, retained, spare } = parts;
         let in_log: BTreeSet<u32> = log.slots_in_use().collect();
         let held = retained.slots().difference(&in_log).map(|slot| (*slot, 0)).collect();
         in_log.union(&retained.slots()).for_each(|slot| slots.take(*slot));
@@ -116,6 +125,7 @@ impl<D: Disk> Engine<D> {
         let seq = retained.newest().map_or(0, |newest| newest.durable_seq);
         let before = log.bytes_after(seq);
         let scrub = Scrub::new(log.options().scrub_bytes_per_second);
+        let gauge = Gauge::new(meta.slot_bytes);
         Engine {
             disk,
             dir,
@@ -126,6 +136,9 @@ impl<D: Disk> Engine<D> {
             values,
             shown: 0,
             cleaning,
+            spare,
+            spare_lent_to: None,
+            expected_bytes: 0,
             held,
             limbo,
             reader,
@@ -140,7 +153,7 @@ impl<D: Disk> Engine<D> {
             completions: Vec::new(),
             freed: Vec::new(),
             early: Vec::new(),
-            room: Room::Plenty,
+            gauge,
             halted: None,
         }
     }
@@ -278,10 +291,11 @@ impl<D: Disk> Engine<D> {
         if !self.completions.is_empty() || !self.early.is_empty() {
             return Some(0);
         }
-        let has_ready_slot = self.slots.ready().is_some();
+        let has_ready_slot = self.slots.ready_for(Purpose::Entries).is_some();
         let dues = [
             self.log.next_due_us(has_ready_slot),
-            self.slots.next_due_us(),
+            self.slots.next_due_us().filter(|_| self.spare.leaves_room()),
+            self.spare.next_due_us(),
             self.cleaning.next_due_us(),
             self.scrub.next_due_us(),
         ];
@@ -290,7 +304,7 @@ impl<D: Disk> Engine<D> {
 
     /// Whether every write is durable and the newest promise says so: the moment for a clean stop.
     pub fn is_idle(&self) -> bool {
-        self.log.is_settled(self.slots.ready().is_some())
+        self.log.is_settled(self.slots.ready_for(Purpose::Entries).is_some())
     }
 
     /// Ends the engine. What was not durable has an unknown outcome; stop cleanly by calling `turn` until `is_idle`.
@@ -374,9 +388,49 @@ impl<D: Disk> Engine<D> {
         before + (self.log.consumed_bytes() - consumed)
     }
 
-    /// Whether there is room for entries that store bytes.
+    /// Whether there is room, and for which entries.
     pub fn room(&self) -> Room {
-        self.room
+        self.gauge.room()
+    }
+
+    /// Payload bytes of entries that may be appended now. More might find the file system full, and then wait for slots
+    /// that only entries behind them would free.
+    pub fn appendable_bytes(&self) -> u64 {
+        let slot_bytes = self.meta.slot_bytes;
+        let bytes = match self.room() {
+            Room::Plenty => {
+                let slots = self.slots.ready_for_entries() as u64;
+                // A large entry may leave a quarter of a slot unused. The first slots of a directory are not waited for.
+                let bytes = self.log.open_bytes_left() + slots * (slot_bytes / 4 * 3);
+                bytes.max(slot_bytes / 2)
+            }
+            Room::Low => self.gauge.pace_bytes_left(self.log.consumed_bytes()),
+            Room::Full => 0,
+        };
+        bytes.saturating_sub(self.log.queued_bytes() as u64)
+    }
+
+    /// Whether the file system is full, and few slots are free although there may still be room.
+    pub fn is_short_of_slots(&self) -> bool {
+        self.slots.is_starved() || self.slots.is_soon_starved()
+    }
+
+    /// How many slots two more checkpoints would give back, the first of them of the state at entry `at`, whose values
+    /// lie in `live` (ascending). Not those that a checkpoint keeps that is being read.
+    pub fn freeable_slots(&self, at: u64, live: &[u32]) -> usize {
+        let pinned = self.retained.pinned();
+        let upto = pinned.map_or(at, |kept| at.min(kept.info().at.index));
+        let is_needed = |slot: &u32| {
+            live.binary_search(slot).is_ok()
+                || pinned.is_some_and(|kept| kept.slots().contains(slot))
+        };
+        let held = self.held.keys().copied().chain(self.values.settled_slots());
+        self.log.sealed_upto(upto).chain(held).filter(|slot| !is_needed(slot)).count()
+    }
+
+    /// The next checkpoint will have about so many bytes of body: space for it is held from now on.
+    pub fn expect_checkpoint(&mut self, body_bytes: u64) {
+        self.expected_bytes = body_bytes;
     }
 
     /// Watermarks and counters.
@@ -413,9 +467,10 @@ impl<D: Disk> Engine<D> {
             padding_bytes: counters.padding_bytes,
             prewrite_bytes: self.slots.zeroed_bytes(),
             checkpoint_bytes: self.checkpoint_bytes + writing.sum::<u64>(),
+            spare_bytes: self.spare.bytes(),
             checkpoint_in_progress: self.writers.iter().any(Option::is_some),
-            room: self.room,
             scrub: self.scrub.status(),
+            room: self.gauge.room(),
         }
     }
 
@@ -457,8 +512,13 @@ impl<D: Disk> Engine<D> {
         let header = self.checkpoint_header(at, origin, slots_count);
         // No more is reserved than any file system holds; the rest shows when it is written.
         let announced = bytes_announced.min(CHECKPOINT_RESERVED_BYTES_MAX);
-        let disk = &mut self.disk;
-        let writer = CheckpointWriter::begin(origin, header, slots, announced, self.attempts, disk);
+        let spare = self.spare.take();
+        if spare.is_some() {
+            self.spare_lent_to = Some(origin);
+        }
+        let (disk, attempt) = (&mut self.disk, self.attempts);
+        let writer =
+            CheckpointWriter::begin(origin, header, slots, (announced, spare), attempt, disk);
         self.writers[slot_of(origin)] = Some(writer);
         self.log_bytes_at_begin[slot_of(origin)] = self.log.consumed_bytes();
         Ok(())
@@ -587,6 +647,7 @@ impl<D: Disk> Engine<D> {
             }
             Owner::Slot => self.slots.complete(now_us, result, &mut self.disk),
             Owner::Removal => self.retained.complete(result),
+            Owner::Spare => self.spare.complete(now_us, result, &mut self.disk),
             Owner::Checkpoint(origin, _) => {
                 let writer = self.writers[slot_of(origin)].as_mut();
                 let writer = writer.expect("a writer stays while something of it is in flight");
@@ -652,6 +713,9 @@ impl<D: Disk> Engine<D> {
     ) {
         let writer = self.writers[slot_of(origin)].take().expect("it has just ended");
         self.checkpoint_bytes += writer.written_bytes();
+        if self.spare_lent_to.take_if(|to| *to == origin).is_some() {
+            self.spare.take_back();
+        }
         if origin == CheckpointOrigin::Installed
             && let Some(upto) = self.settle_after.take()
         {
@@ -673,6 +737,7 @@ impl<D: Disk> Engine<D> {
                 self.retained.publish(kept);
                 let consumed = self.log_bytes_at_begin[slot_of(origin)];
                 self.log_bytes_at_checkpoint = LogBytes { before: 0, consumed };
+                self.gauge.checkpoint_begun_at(consumed);
                 events.push(Event::CheckpointDurable { origin, info });
             }
         }
@@ -708,9 +773,9 @@ impl<D: Disk> Engine<D> {
         };
         self.reads.advance(&mut context);
         self.retained.advance(&mut self.disk);
-        self.slots.replenish(now_us, &mut self.disk);
         let (scrub, mut context) = self.scrubbing();
         scrub.advance(now_us, &mut context);
+        self.hold_space(now_us);
         self.observe_room(events);
         has_sent
     }
@@ -755,7 +820,8 @@ impl<D: Disk> Engine<D> {
         let mut has_sent = false;
         loop {
             let mut acknowledged = Acknowledged::default();
-            let built = self.log.next_frame(now_us, self.slots.ready(), &mut acknowledged);
+            let ready_slot = self.slots.ready_for(self.log.purpose());
+            let built = self.log.next_frame(now_us, ready_slot, &mut acknowledged);
             self.report(acknowledged, events);
             let Some(Built { seq, slot, offset, frame, opens_slot }) = built else {
                 return has_sent;
@@ -772,7 +838,7 @@ impl<D: Disk> Engine<D> {
 
     /// Sends the next frame of values, if there is one. Whether there was.
     fn send_values(&mut self, events: &mut Vec<Event>) -> bool {
-        let ready_slot = self.slots.ready();
+        let ready_slot = self.slots.ready_for(self.values.purpose());
         let Some(built) = self.values.next_frame(ready_slot, self.shown) else { return false };
         let Built { slot, offset, frame, opens_slot, .. } = built;
         if opens_slot {
@@ -814,10 +880,41 @@ impl<D: Disk> Engine<D> {
         self.cleaning.is_busy()
     }
 
+    // Space.
+
+    /// Makes what is needed ahead: space for the next checkpoint, then slots.
+    fn hold_space(&mut self, now_us: u64) {
+        self.spare.need(self.spare_bytes_needed());
+        if !self.retained.is_removing() {
+            // What is being removed gives back about as much as is needed.
+            self.spare.advance(now_us, &mut self.disk);
+        }
+        self.slots.hold_up(self.spare.is_starved());
+        if self.spare.leaves_room() {
+            self.slots.replenish(now_us, &mut self.disk);
+        }
+    }
+
+    /// What the next checkpoint may take: as much as the newest one, or as the caller expects. While fewer are kept than
+    /// should be, nothing goes when it is durable, so what those that are missing take is held as well.
+    fn spare_bytes_needed(&self) -> u64 {
+        let newest = self.retained.newest().map_or(0, |info| info.stored_bytes());
+        let bytes = match newest.max(self.expected_bytes) {
+            0 => 0,
+            bytes => file_bytes_of(bytes).unwrap_or(u64::MAX),
+        };
+        let missing = KEPT_COUNT.saturating_sub(self.retained.infos().len());
+        bytes.saturating_mul(1 + missing as u64)
+    }
+
     fn observe_room(&mut self, events: &mut Vec<Event>) {
-        let room = if self.slots.is_starved() { Room::Low } else { Room::Plenty };
-        if room != self.room {
-            self.room = room;
+        let reading = RoomReading {
+            is_starved: self.slots.is_starved(),
+            is_exhausted: self.slots.is_exhausted(),
+            open_bytes_left: self.log.open_bytes_left(),
+            consumed_bytes: self.log.consumed_bytes(),
+        };
+        if let Some(room) = self.gauge.observe(reading) {
             events.push(Event::RoomChanged(room));
         }
     }

@@ -92,6 +92,8 @@ pub const CHECKPOINT_BLOCK_MAGIC: [u8; 4] = *b"HFCB";
 pub const SLOT_DIR: &str = "seg";
 /// The directory of the checkpoints.
 pub const CHECKPOINT_DIR: &str = "ckpt";
+/// Space that is held for the next checkpoint: a file of any content.
+pub const SPARE_PATH: &str = "ckpt/spare.tmp";
 /// The identity file.
 pub const META_PATH: &str = "META";
 /// The identity file while it is written.

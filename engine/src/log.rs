@@ -30,6 +30,7 @@ use crate::places::Places;
 use crate::random::Random;
 use crate::recovery::{RecoveredLog, Segment};
 use crate::segment::{SegmentHeader, SegmentKind, ValidEnd};
+use crate::slots::Purpose;
 use crate::tail::{SharedTail, Tail, TailFrame};
 use crate::types::{Append, Entry, HardState, Location, Position};
 
@@ -41,6 +42,13 @@ enum Queued {
     Entry(Entry),
     /// The write of this number is complete with what is before.
     End(u64),
+}
+
+impl Queued {
+    /// Whether a full file system does not hold it up.
+    fn is_upkeep(&self) -> bool {
+        matches!(self, Queued::HardState(_) | Queued::Reset(_))
+    }
 }
 
 #[derive(Debug)]
@@ -149,6 +157,8 @@ pub(crate) struct Log {
     pool: FramePool,
 
     queue: VecDeque<Queued>,
+    /// Hard states and resets in it.
+    queued_upkeep: usize,
     queued_bytes: usize,
     queued_start: Position,
     queued_last: Position,
@@ -205,6 +215,7 @@ impl Log {
             random: Random::new(options.seed),
             pool: FramePool::default(),
             queue: VecDeque::new(),
+            queued_upkeep: 0,
             queued_bytes: 0,
             queued_start: index.start(),
             queued_last: index.last(),
@@ -327,6 +338,13 @@ impl Log {
         self.sealed.get(&slot).copied()
     }
 
+    /// The slots of sealed segments without an entry after this one.
+    pub(crate) fn sealed_upto(&self, index: u64) -> impl Iterator<Item = u32> {
+        let is_upto =
+            move |segment: &&Segment| self.index.last_upto_frame(segment.last_seq).index <= index;
+        self.chain.iter().take_while(is_upto).map(|segment| segment.slot)
+    }
+
     /// Bytes of segments that hold frames after this one.
     pub(crate) fn bytes_after(&self, seq: u64) -> u64 {
         let sealed = self.chain.iter().filter(|segment| segment.last_seq > seq).count() as u64;
@@ -339,6 +357,16 @@ impl Log {
     pub(crate) fn is_settled(&self, has_ready_slot: bool) -> bool {
         let waits_for_note = self.needs_note() && self.can_note(has_ready_slot);
         self.queue.is_empty() && self.in_flight.is_empty() && !waits_for_note
+    }
+
+    /// What the next slot is for. The stream is one: what waits in front of a hard state or a reset goes with its right.
+    pub(crate) fn purpose(&self) -> Purpose {
+        if self.queued_upkeep > 0 { Purpose::Upkeep } else { Purpose::Entries }
+    }
+
+    /// Bytes that the open segment has left.
+    pub(crate) fn open_bytes_left(&self) -> u64 {
+        self.open.map_or(0, |open| self.options.slot_bytes - open.segment.end)
     }
 
     fn can_note(&self, has_ready_slot: bool) -> bool {
@@ -357,6 +385,7 @@ impl Log {
             && hard_state != self.queued_hard_state
         {
             self.queued_hard_state = hard_state;
+            self.queued_upkeep += 1;
             self.queue.push_back(Queued::HardState(hard_state));
         }
         if let Some(at) = reset {
@@ -364,6 +393,7 @@ impl Log {
             self.queued_last = at;
             self.places.truncate_from(at.index + 1);
             self.replacements.queue_replacing(0);
+            self.queued_upkeep += 1;
             self.queue.push_back(Queued::Reset(at));
         }
         for entry in entries {
@@ -604,6 +634,7 @@ impl Log {
                 break;
             }
             body_bytes += bytes;
+            self.queued_upkeep -= usize::from(queued.is_upkeep());
             match self.queue.pop_front().expect("it was just seen") {
                 Queued::HardState(_) if mutant::is(Mutant::HardStateLost) => {}
                 Queued::HardState(hard_state) => self.hard_state = hard_state,

@@ -77,12 +77,20 @@ pub enum Mutant {
     ScrubGivesPieceUp,
     /// The scrubber reads on as soon as it can.
     ScrubUnpaced,
+    /// Entries take the slots that are kept for hard state (P17).
+    ReserveTaken,
+    /// What frees space is written without a pause for checkpoints, until the reserve is used up (P17).
+    PaceIgnored,
+    /// Slots are made although there is no space for the next checkpoint (P17).
+    SlotsBeforeSpare,
+    /// A directory takes more space than it may (P17).
+    LimitIgnored,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 33] = [
+    pub const ALL: [Mutant; 37] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -116,6 +124,10 @@ impl Mutant {
         Mutant::ScrubAcrossLives,
         Mutant::ScrubGivesPieceUp,
         Mutant::ScrubUnpaced,
+        Mutant::ReserveTaken,
+        Mutant::PaceIgnored,
+        Mutant::SlotsBeforeSpare,
+        Mutant::LimitIgnored,
     ];
 }
 

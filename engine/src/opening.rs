@@ -22,7 +22,7 @@ use crate::engine::{Engine, Parts};
 use crate::error::{Check, OpenError, Unusable};
 use crate::format::{
     BLOCK_BYTES, CHECKPOINT_DIR, CHECKPOINT_HEADER_BYTES, FORMAT_VERSION, META_PATH, SLOT_DIR,
-    checkpoint_path, slot_path, slot_temporary_path,
+    SPARE_PATH, checkpoint_path, slot_path, slot_temporary_path,
 };
 use crate::io::{Disk, FileId, Op, WriteBuf, WriteSync};
 use crate::log::Log;
@@ -33,6 +33,8 @@ use crate::recovery::{Known, RecoveredLog, Slots, recover};
 use crate::report::{Recovered, Report};
 use crate::retained::{KEPT_COUNT, Kept, Retained};
 use crate::slots::{SlotTable, is_full};
+use crate::space::Limited;
+use crate::spare::{Spare, SpareFile};
 use crate::types::{CheckpointInfo, Identity, Meta, ValueSlots};
 use crate::value_log::ValueLog;
 
@@ -79,13 +81,14 @@ pub fn open<D: Disk>(
 /// Errors: one that speaks of what the directory holds leaves it as it was. [`OpenError::NoSpace`] of a first open and
 /// [`OpenError::Io`] may leave files half made, which the next open removes or goes on from.
 pub fn open_with<D: Disk>(
-    mut disk: D,
+    disk: D,
     dir_for_messages: &Path,
     options: Options,
     identity: Identity,
     sink: &mut dyn CheckpointSink,
 ) -> Result<Opened<D>, OpenError> {
     options.validate()?;
+    let mut disk = Limited::new(disk, options.space_bytes_max);
     let mut opening = Opening::new(&mut disk, dir_for_messages);
     let dir = opening.dir.clone();
     let (mut meta, created) = opening.meta(&options, identity)?;
@@ -99,14 +102,15 @@ pub fn open_with<D: Disk>(
         meta.slots_min = 1;
         meta::store(&mut opening.io, &meta)?;
     }
+    let spare = Spare::new(opening.spare()?);
     let report = opening.report;
     let recovered = recovered(created, &log, &kept, report);
     let retained = Retained::new(kept);
-    let slots = SlotTable::new(files, options.slot_bytes, options.slots_ready);
+    let slots = SlotTable::new(files, &options);
     let values = ValueLog::new(meta.log_id, &options, log.values_number, log.epoch + 1);
     let cleaning = Cleaning::new(meta.log_id, &options);
     let log = Log::new(meta.log_id, options, log);
-    let parts = Parts { meta, slots, log, values, cleaning, retained };
+    let parts = Parts { meta, slots, log, values, cleaning, retained, spare };
     Ok(Opened { engine: Engine::new(disk, dir, parts), recovered })
 }
 
@@ -135,6 +139,8 @@ struct Opening<'a> {
     report: Report,
     /// Slots and checkpoints that a crash left half made.
     unfinished: Vec<String>,
+    /// Whether space is held for the next checkpoint.
+    has_spare: bool,
 }
 
 /// The checkpoints of a directory, before anything is done about them.
@@ -165,6 +171,7 @@ impl<'a> Opening<'a> {
             dir: dir_for_messages.display().to_string(),
             report: Report::default(),
             unfinished: Vec::new(),
+            has_spare: false,
         }
     }
 }
@@ -288,6 +295,7 @@ impl Opening<'_> {
                 Some(CheckpointName::Temporary) => {
                     self.unfinished.push(format!("{CHECKPOINT_DIR}/{name}"));
                 }
+                Some(CheckpointName::Spare) => self.has_spare = true,
                 Some(CheckpointName::Quarantined) => {}
                 None => self.report.unknown.push(format!("{CHECKPOINT_DIR}/{name}")),
             }
@@ -453,6 +461,15 @@ impl Opening<'_> {
         Ok(())
     }
 
+    /// The file that holds space for the next checkpoint, whatever is in it.
+    fn spare(&mut self) -> Result<Option<SpareFile>, OpenError> {
+        if !self.has_spare {
+            return Ok(None);
+        }
+        let (file, bytes) = self.io.open(SPARE_PATH)?;
+        Ok(Some(SpareFile { file, bytes }))
+    }
+
     /// Makes slot 0 of a new directory at once, so that the first write need not wait.
     fn make_first_slot(&mut self, meta: &Meta) -> Result<FileId, OpenError> {
         let path = slot_temporary_path(0);
@@ -550,10 +567,16 @@ fn slot_number(name: &str) -> Option<(u32, SlotName)> {
 enum CheckpointName {
     Durable(u64),
     Temporary,
+    Spare,
     Quarantined,
 }
 
 fn checkpoint_name(name: &str) -> Option<CheckpointName> {
+    if SPARE_PATH.strip_prefix(CHECKPOINT_DIR).and_then(|spare| spare.strip_prefix('/'))
+        == Some(name)
+    {
+        return Some(CheckpointName::Spare);
+    }
     let (digits, kind) = name.split_once('.')?;
     let index = u64::from_str_radix(digits, 16).ok()?;
     if format!("{index:016x}") != digits {
@@ -581,6 +604,7 @@ mod tests {
         for name in ["1.ckpt", "notes.tmp", "000000000000000a.old"] {
             assert!(checkpoint_name(name).is_none(), "{name}");
         }
+        assert!(matches!(checkpoint_name("spare.tmp"), Some(CheckpointName::Spare)));
         let name = "000000000000000a.ckpt";
         assert!(matches!(checkpoint_name(name), Some(CheckpointName::Durable(10))));
     }

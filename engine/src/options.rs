@@ -28,7 +28,7 @@ pub struct Options {
     pub tail_bytes_max: usize,
     /// Values that were read from the disk are kept in memory for readers up to this size; 0 keeps none.
     pub cache_bytes_max: usize,
-    /// Free slots kept pre-written ahead of need; 1 or more.
+    /// Free slots kept pre-written ahead of need, besides the reserve; 1 or more.
     pub slots_ready: usize,
     /// The cleaner gives slots back while less than this much of those that hold nothing but values is live, in
     /// hundredths; at most 70, and 0 turns it off.
@@ -37,6 +37,13 @@ pub struct Options {
     pub clean_bytes_per_second: u64,
     /// How fast sealed segments and checkpoints are read through for damage, in bytes a second; 0 is not at all.
     pub scrub_bytes_per_second: u64,
+    /// Free slots that no entry takes before the file system is known to be full: those for what frees space.
+    pub slots_to_free: usize,
+    /// Free slots that no entry takes at all: those for hard state, resets and the cleaner.
+    pub slots_to_keep: usize,
+    /// What the files of the directory may have together, in bytes; 0 is what the file system has. Reaching it is like
+    /// a full file system.
+    pub space_bytes_max: u64,
     /// Seeds the salts of segments. Must differ between any two opens of a directory.
     pub seed: [u64; 2],
 }
@@ -56,6 +63,9 @@ impl Default for Options {
             clean_below_percent: 60,
             clean_bytes_per_second: 8 << 20,
             scrub_bytes_per_second: 0,
+            slots_to_free: 2,
+            slots_to_keep: 2,
+            space_bytes_max: 0,
             seed: [0, 0],
         }
     }
@@ -65,6 +75,13 @@ impl Options {
     /// The largest payload of one entry: its frame fills a quarter of a slot.
     pub fn entry_bytes_max(&self) -> usize {
         self.frame_limit() - FRAME_HEADER_BYTES - RECORD_HEADER_BYTES - RECORD_ALIGN_BYTES
+    }
+
+    /// The least that a limit may be: the segment that is open, what is kept ready and in reserve, and as much again
+    /// as one slot for checkpoints.
+    pub fn space_bytes_min(&self) -> u64 {
+        let slots = self.slots_ready + self.slots_to_free + self.slots_to_keep + 2;
+        self.slot_bytes.saturating_mul(slots as u64)
     }
 
     /// The largest frame in bytes.
@@ -94,6 +111,11 @@ impl Options {
         }
         if self.slots_ready == 0 {
             return bad("slots_ready must be at least 1");
+        }
+        if self.space_bytes_max != 0 && self.space_bytes_max < self.space_bytes_min() {
+            return bad(
+                "space_bytes_max must be 0 or leave room for the open segment, the slots that are kept free and a checkpoint",
+            );
         }
         Ok(())
     }

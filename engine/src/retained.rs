@@ -151,6 +151,11 @@ impl Retained {
         self.collect();
     }
 
+    /// The oldest that somebody keeps. What it holds is not freed before.
+    pub(crate) fn pinned(&self) -> Option<&Kept> {
+        self.kept.iter().rev().find(|kept| kept.pins > 0)
+    }
+
     pub(crate) fn begin_read(&mut self, index: u64) {
         self.find_mut(index).expect("a read is begun of a kept checkpoint").readers += 1;
     }
@@ -195,6 +200,11 @@ impl Retained {
     fn list(&mut self) {
         self.has_changed = true;
         self.infos = self.kept.iter().map(|kept| kept.info).collect();
+    }
+
+    /// Whether what was removed still has space to give back.
+    pub(crate) fn is_removing(&self) -> bool {
+        self.is_removing || !self.removals.is_empty()
     }
 
     /// Submits the next step of a removal.

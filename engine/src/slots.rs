@@ -3,8 +3,20 @@
 //! A slot is made under a temporary name: allocated, filled with zeros, synced, renamed, its directory synced. So a
 //! file with a slot's constant name is pre-written for ever, and a later write to it changes bytes alone.
 //!
+//! The last free slots are a reserve, so that a full file system can be cleaned out of and a vote still be cast:
+//!
+//! ```text
+//! free slots   slots_to_keep   slots_to_free       slots_ready
+//!              Upkeep only     Entries, but only   Entries
+//!                              when it is full
+//! ```
+//!
+//! The reserve is filled before entries take what is above it, so it is there before the file system is full. While a
+//! directory is young it grows with it, one for every second slot, so that the first entries need not wait for all of it.
+//!
 //! Invariants: slot numbers are dense from 0; a free slot is handed out only when no reader of its last life is left.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -13,12 +25,25 @@ use crate::error::Fault;
 use crate::format::{SLOT_DIR, slot_path, slot_temporary_path};
 use crate::io::{Class, Disk, Done, FileId, Op, OpenMode, WriteBuf, WriteSync};
 use crate::mutant::{self, Mutant};
+use crate::options::Options;
 use crate::tags::Owner;
 
 /// Zeros written at once.
 const ZERO_BYTES: u64 = 1 << 20;
 /// How long after a full file system the next attempt follows.
 const RETRY_US: u64 = 1_000_000;
+
+/// What a free slot is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// Entries, and values of a snapshot. Which entries are written on a full file system, their proposer decides by
+    /// the room it is told ([`crate::Room`]).
+    Entries,
+    /// The cleaner, which gives back more than it takes; but later, so it leaves one slot to hard state.
+    Cleaning,
+    /// What must go on whatever the room: hard state and resets.
+    Upkeep,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Use {
@@ -62,26 +87,38 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct SlotTable {
     slots: Vec<Slot>,
+    /// Those that are free and not read.
+    ready: BTreeSet<u32>,
     making: Option<Making>,
     slot_bytes: u64,
+    /// How many are free when all is well.
     ready_target: usize,
+    to_free: usize,
+    to_keep: usize,
     zeros: Arc<AlignedBuf>,
     /// No attempt before this time, after the file system was full.
     retry_at_us: Option<u64>,
+    /// What comes before slots finds no space.
+    is_held_up: bool,
     zeroed_bytes: u64,
 }
 
 impl SlotTable {
     /// The slots that exist, by number; all free until told otherwise.
-    pub(crate) fn new(files: Vec<FileId>, slot_bytes: u64, ready_target: usize) -> SlotTable {
+    pub(crate) fn new(files: Vec<FileId>, options: &Options) -> SlotTable {
+        let Options { slot_bytes, slots_ready, slots_to_free, slots_to_keep, .. } = *options;
         let zeros = usize::try_from(ZERO_BYTES.min(slot_bytes)).expect("at most 1 MiB");
         SlotTable {
+            ready: (0..).take(files.len()).collect(),
             slots: files.into_iter().map(Slot::free).collect(),
             making: None,
             slot_bytes,
-            ready_target,
+            ready_target: slots_ready + slots_to_free + slots_to_keep,
+            to_free: slots_to_free,
+            to_keep: slots_to_keep,
             zeros: Arc::new(AlignedBuf::zeroed(zeros)),
             retry_at_us: None,
+            is_held_up: false,
             zeroed_bytes: 0,
         }
     }
@@ -102,21 +139,45 @@ impl SlotTable {
         self.slots[slot as usize].file
     }
 
-    /// A slot that can be opened as a segment.
-    pub(crate) fn ready(&self) -> Option<u32> {
-        let at = self.slots.iter().position(Slot::is_ready)?;
-        Some(u32::try_from(at).expect("slots are numbered in 32 bits"))
+    /// A slot that can be opened as a segment for this purpose.
+    pub(crate) fn ready_for(&self, purpose: Purpose) -> Option<u32> {
+        let is_reserved = self.ready_count() <= self.reserved_from(purpose);
+        let is_free = !is_reserved || mutant::is(Mutant::ReserveTaken);
+        self.ready.first().copied().filter(|_| is_free)
+    }
+
+    /// How many free slots are not for this purpose.
+    fn reserved_from(&self, purpose: Purpose) -> usize {
+        let reserved = match purpose {
+            Purpose::Upkeep => 0,
+            Purpose::Cleaning => self.to_keep.min(1),
+            Purpose::Entries if self.is_starved() => self.to_keep,
+            Purpose::Entries => self.to_keep + self.to_free,
+        };
+        reserved.min(self.slots.len().saturating_sub(1) / 2)
+    }
+
+    /// How many slots entries may take before they must wait, although the file system is full.
+    pub(crate) fn ready_for_entries(&self) -> usize {
+        let kept = self.to_keep.min(self.slots.len().saturating_sub(1) / 2);
+        self.ready_count().saturating_sub(kept)
+    }
+
+    /// Whether entries get no further slot until one is freed or made.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.is_starved() && self.ready_for(Purpose::Entries).is_none()
     }
 
     pub(crate) fn ready_count(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_ready()).count()
+        self.ready.len()
     }
 
     pub(crate) fn take(&mut self, slot: u32) {
-        let slot = &mut self.slots[slot as usize];
-        assert!(slot.usage == Use::Free);
-        slot.usage = Use::InUse;
-        slot.life += 1;
+        self.change(slot, |slot| {
+            assert!(slot.usage == Use::Free);
+            slot.usage = Use::InUse;
+            slot.life += 1;
+        });
     }
 
     /// Tells the uses of a slot apart: another one after it has been opened anew.
@@ -125,29 +186,56 @@ impl SlotTable {
     }
 
     pub(crate) fn free(&mut self, slot: u32) {
-        let slot = &mut self.slots[slot as usize];
-        assert!(slot.usage == Use::InUse);
-        slot.usage = Use::Free;
+        self.change(slot, |slot| {
+            assert!(slot.usage == Use::InUse);
+            slot.usage = Use::Free;
+        });
     }
 
     pub(crate) fn begin_read(&mut self, slot: u32) {
-        self.slots[slot as usize].readers += 1;
+        self.change(slot, |slot| slot.readers += 1);
     }
 
     pub(crate) fn end_read(&mut self, slot: u32) {
-        let slot = &mut self.slots[slot as usize];
-        assert!(slot.readers > 0);
-        slot.readers -= 1;
+        self.change(slot, |slot| {
+            assert!(slot.readers > 0);
+            slot.readers -= 1;
+        });
     }
 
-    /// Whether the file system was full when the last slot was to be made, and too few are ready.
+    fn change(&mut self, number: u32, change: impl FnOnce(&mut Slot)) {
+        let slot = &mut self.slots[number as usize];
+        change(slot);
+        if slot.is_ready() {
+            self.ready.insert(number);
+        } else {
+            self.ready.remove(&number);
+        }
+    }
+
+    /// Whether the file system was full when the last slot was to be made, and too few are ready; or if what comes
+    /// before slots finds no space.
     pub(crate) fn is_starved(&self) -> bool {
+        self.is_held_up || self.is_short()
+    }
+
+    fn is_short(&self) -> bool {
         self.retry_at_us.is_some() && self.ready_count() < self.ready_target
+    }
+
+    /// Whether the file system was full, and fewer than twice as many slots are free as should be.
+    pub(crate) fn is_soon_starved(&self) -> bool {
+        self.retry_at_us.is_some() && self.ready_count() < 2 * self.ready_target
+    }
+
+    /// Whether what comes before slots finds no space.
+    pub(crate) fn hold_up(&mut self, is_held_up: bool) {
+        self.is_held_up = is_held_up;
     }
 
     /// When the next attempt is due, if one is needed.
     pub(crate) fn next_due_us(&self) -> Option<u64> {
-        self.retry_at_us.filter(|_| self.making.is_none() && self.is_starved())
+        self.retry_at_us.filter(|_| self.making.is_none() && self.is_short())
     }
 
     /// Begins to make a slot if too few are ready.
@@ -209,6 +297,7 @@ impl SlotTable {
             Step::Renaming if !mutant::is(Mutant::SlotDirNotSynced) => Step::SyncingDir,
             Step::Renaming | Step::SyncingDir => {
                 let file = making.file.expect("the first step opened it");
+                self.ready.insert(making.slot);
                 self.slots.push(Slot::free(file));
                 self.retry_at_us = None;
                 return;

@@ -24,6 +24,8 @@ pub(crate) enum Owner {
     Values,
     /// A read of the cleaner from this slot.
     Cleaner(u32),
+    /// The spare file for a checkpoint.
+    Spare,
 }
 
 const SHIFT: u32 = 56;
@@ -42,6 +44,7 @@ impl Owner {
             Owner::Values => (8, 0),
             Owner::Cleaner(slot) => (9, u64::from(slot)),
             Owner::Scrub => (10, 0),
+            Owner::Spare => (11, 0),
         };
         assert!(number <= NUMBER);
         Tag(kind << SHIFT | number)
@@ -60,6 +63,7 @@ impl Owner {
             8 => Owner::Values,
             9 => Owner::Cleaner(u32::try_from(number).expect("slots are numbered in 32 bits")),
             10 => Owner::Scrub,
+            11 => Owner::Spare,
             kind => unreachable!("no operation was submitted with kind {kind}"),
         }
     }
@@ -82,6 +86,7 @@ mod tests {
             Owner::Blocking(0),
             Owner::Values,
             Owner::Cleaner(u32::MAX),
+            Owner::Spare,
         ] {
             assert_eq!(Owner::of(owner.tag()), owner);
         }

@@ -157,7 +157,7 @@ impl CheckpointInfo {
     }
 }
 
-/// Whether there is room for entries that store bytes.
+/// Whether there is room, and for which entries.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub enum Room {
     /// Slots are ready ahead of need.
@@ -165,6 +165,8 @@ pub enum Room {
     Plenty,
     /// No further slot can be made: what is left is for entries that free space or hold a cluster together.
     Low,
+    /// Likewise, and enough of those is written for now: the next checkpoint comes first.
+    Full,
 }
 
 /// What [`crate::Engine::turn`] reports.
@@ -341,6 +343,8 @@ pub struct Status {
     pub values_read: u64,
     /// Bytes written to checkpoints since the open.
     pub checkpoint_bytes: u64,
+    /// Bytes of file that are held for the next checkpoint.
+    pub spare_bytes: u64,
     /// Whether a checkpoint is being written.
     pub checkpoint_in_progress: bool,
     /// Whether there is room.

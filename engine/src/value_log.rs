@@ -26,6 +26,7 @@ use crate::mutant::{self, Mutant};
 use crate::options::Options;
 use crate::random::Random;
 use crate::segment::{SegmentHeader, SegmentKind, ValidEnd};
+use crate::slots::Purpose;
 use crate::types::{HardState, Location, Position, ValuesOwner};
 
 /// Values that wait for a frame.
@@ -134,10 +135,24 @@ impl ValueLog {
         self.segments.len()
     }
 
+    /// The slots that further checkpoints alone keep from being left to checkpoints.
+    pub(crate) fn settled_slots(&self) -> impl Iterator<Item = u32> {
+        let settled = self.segments.iter().filter(|segment| segment.settled_after.is_some());
+        settled.map(|segment| segment.slot)
+    }
+
     /// Whether this slot holds a segment that is sealed and not left to checkpoints.
     pub(crate) fn has_sealed(&self, slot: u32) -> bool {
         let is_open = self.open.is_some_and(|open| open.slot == slot);
         !is_open && self.segments.iter().any(|segment| segment.slot == slot)
+    }
+
+    /// What a slot is wanted for, if one is.
+    pub(crate) fn purpose(&self) -> Purpose {
+        match self.queue.front() {
+            Some(Queued { owner: ValuesOwner::Cleaner, .. }) => Purpose::Cleaning,
+            Some(Queued { owner: ValuesOwner::Snapshot, .. }) | None => Purpose::Entries,
+        }
     }
 
     /// Builds the next frame if one is due. A roll takes `ready_slot`; without one the values wait. `shown` is how many

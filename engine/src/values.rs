@@ -267,6 +267,7 @@ mod tests {
     use parking_lot::RwLock;
 
     use crate::io::FileId;
+    use crate::options::Options;
     use crate::tail::Tail;
 
     fn wanted(offset: u64, bytes: u32) -> Wanted {
@@ -279,7 +280,8 @@ mod tests {
         let reader = Reader::new(tail, 0, Arc::default());
         let mut read = ValuesRead::new(1, wanted, Reading::Once);
         let files = (0..4).map(FileId).collect();
-        let spans = read.plan(&reader, &SlotTable::new(files, 4 << 20, 1));
+        let options = Options { slot_bytes: 4 << 20, slots_ready: 1, ..Options::default() };
+        let spans = read.plan(&reader, &SlotTable::new(files, &options));
         spans.into_iter().map(|span| (span.start, span.end, span.values)).collect()
     }
 

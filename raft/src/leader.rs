@@ -98,6 +98,24 @@ impl Raft {
         Ok(id)
     }
 
+    /// Proposes an entry that changes nothing: everybody's log and applied index move on by one.
+    pub fn propose_noop(&mut self) -> Result<LogId, ProposeError> {
+        let leader = self.leader();
+        let Role::Leader(_) = &self.role else { return Err(ProposeError::NotLeader { leader }) };
+        let id = LogId { term: self.term, index: self.log.last_index().next() };
+        self.log.append(Batch::single(id.term, id.index, Kind::Noop, Bytes::new()));
+        Ok(id)
+    }
+
+    /// What a majority with the most room has room for, this node included; see [`Raft::set_credit`]. None unless this
+    /// node leads.
+    pub fn majority_credit_bytes(&self) -> Option<u32> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let mut credits = [self.credit_bytes; VOTERS_MAX];
+        credits[1..].iter_mut().zip(&leader.progress).for_each(|(c, p)| *c = p.credit_bytes);
+        Some(reached_by_majority(&mut credits[..self.membership.voters.len()]))
+    }
+
     /// Asks for an index at or above which a read is linearizable. Answered exactly once through
     /// [`Ready::reads`](crate::Ready::reads), unless this returns an error. Waits while no entry
     /// of this leader's term has committed.

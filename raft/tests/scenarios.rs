@@ -533,6 +533,35 @@ fn e5_no_entries_go_to_a_peer_without_room_and_they_go_as_soon_as_it_has_some() 
 }
 
 #[test]
+fn e5_leader_knows_for_how_much_a_majority_has_room() {
+    let mut world = led();
+    let majority_has = |world: &mut World, credits: [u32; 3]| {
+        (1..=3).zip(credits).for_each(|(id, credit)| world.raft(id).set_credit(credit));
+        for _ in 0..10 {
+            (1..=3).for_each(|id| world.tick(id));
+            world.settle();
+        }
+        assert_eq!(world.raft(2).majority_credit_bytes(), None, "it follows");
+        world.raft(1).majority_credit_bytes()
+    };
+    assert_eq!(majority_has(&mut world, [9, 7, 0]), Some(7), "two of three have as much");
+    assert_eq!(majority_has(&mut world, [0, 7, 8]), Some(7), "it counts itself");
+    assert_eq!(majority_has(&mut world, [9, 0, 0]), Some(0));
+}
+
+#[test]
+fn e5_empty_entry_of_a_leader_commits_like_any_other() {
+    let mut world = led();
+    let before = world.raft(1).commit_index();
+    let proposed = world.raft(1).propose_noop().unwrap();
+    assert!(world.raft(2).propose_noop().is_err());
+    world.settle();
+    assert_eq!(proposed.index, before.next());
+    assert_eq!(world.raft(1).commit_index(), proposed.index);
+    assert_eq!(world.raft(3).last_index(), proposed.index);
+}
+
+#[test]
 fn e5_window_holds_its_limits_in_bytes_and_in_messages() {
     let mut world = led_with(|config| {
         config.append_bytes_max = 100;

@@ -98,6 +98,8 @@ pub struct NodeConfig {
     pub checkpoint_interval_bytes: u64,
     /// The size of one slot of the log, in bytes; whole MiB, 1 MiB to 1 GiB.
     pub slot_bytes: u64,
+    /// What the data directory may have, in bytes; 0 is what the file system has.
+    pub space_bytes_max: u64,
     /// Durable writes in flight at once; 1 to 64.
     pub inflight_frames_max: usize,
     /// Values that were read from the disk are kept in memory up to this size, in bytes; 0 keeps none.

@@ -436,6 +436,7 @@ fn engine_options(config: &NodeConfig) -> io::Result<engine::Options> {
         inflight_frames_max: config.inflight_frames_max,
         cache_bytes_max: config.cache_bytes_max,
         scrub_bytes_per_second: config.scrub_bytes_per_second,
+        space_bytes_max: config.space_bytes_max,
         seed: [u64::from_le_bytes(random()?), u64::from_le_bytes(random()?)],
         ..engine::Options::default()
     })

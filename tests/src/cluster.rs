@@ -31,6 +31,7 @@ pub struct Cluster {
     program: PathBuf,
     address: Ipv4Addr,
     dir: TempDir,
+    data: PathBuf,
     flags: Vec<String>,
     nodes: Vec<Node>,
 }
@@ -43,12 +44,21 @@ struct Node {
 impl Cluster {
     /// Starts `count` nodes of `program` (`holdfast-node`) with additional `flags`, without waiting for them.
     pub fn start(program: impl Into<PathBuf>, count: u64, flags: &[&str]) -> Cluster {
-        let parent = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clusters");
-        fs::create_dir_all(&parent).expect("the build directory is writable");
-        let dir = tempfile::tempdir_in(&parent).expect("the build directory is writable");
+        Cluster::start_with_data(None, program, count, flags)
+    }
+
+    /// The same, with the nodes' data, and nothing else, in a directory that is there.
+    pub fn start_with_data(
+        data: Option<&Path>,
+        program: impl Into<PathBuf>,
+        count: u64,
+        flags: &[&str],
+    ) -> Cluster {
+        let dir = tempfile::tempdir_in(clusters_dir()).expect("the build directory is writable");
         let mut cluster = Cluster {
             program: program.into(),
             address: own_address(),
+            data: data.unwrap_or(dir.path()).to_owned(),
             dir,
             flags: flags.iter().map(ToString::to_string).collect(),
             nodes: (1..=count).map(|id| Node { id, child: None }).collect(),
@@ -81,7 +91,7 @@ impl Cluster {
 
     /// A node's data directory.
     pub fn data(&self, id: u64) -> PathBuf {
-        self.dir.path().join(format!("node-{id}"))
+        self.data.join(format!("node-{id}"))
     }
 
     /// What a node wrote to its log so far, over all its starts.
@@ -263,6 +273,13 @@ impl Cluster {
     pub fn data_bytes(&self, id: u64) -> io::Result<u64> {
         bytes_below(&self.data(id))
     }
+}
+
+/// Where clusters have their data: on a real disk.
+pub fn clusters_dir() -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clusters");
+    fs::create_dir_all(&dir).expect("the build directory is writable");
+    dir
 }
 
 impl Drop for Cluster {

@@ -31,6 +31,8 @@ pub fn small_options() -> Options {
         tail_bytes_max: 128 << 10,
         cache_bytes_max: 256 << 10,
         slots_ready: 1,
+        slots_to_free: 0,
+        slots_to_keep: 0,
         ..Options::default()
     }
 }

@@ -194,9 +194,10 @@ fn without_space_a_checkpoint_fails_leaves_nothing_and_can_be_repeated() {
     let (mut world, _, _) = with_two();
     let at = world.oracle.certain().last();
     let files = world.disk.files();
-    world.disk.fail_next(OpKind::Allocate, ErrorKind::StorageFull);
+    world.disk.fail_after(OpKind::Allocate, 1, ErrorKind::StorageFull);
     let error = world.checkpoint(at, LOCAL, 200_000).unwrap_err();
     assert!(matches!(error, CheckpointError::NoSpace { .. }), "{error}");
+    world.turn_until("space for the next one", |world| world.disk.in_flight() == 0);
     assert_eq!(world.disk.files(), files);
     world.checkpoint(at, LOCAL, 200_000).unwrap();
 }
@@ -234,6 +235,7 @@ fn abort(world: &mut World, origin: CheckpointOrigin, files: &[String]) {
     let newest = world.engine().checkpoints()[0];
     world.engine().checkpoint_abort(origin);
     world.turn_until("abort", |world| !world.engine().status().checkpoint_in_progress);
+    world.turn_until("space for the next one", |world| world.disk.in_flight() == 0);
     assert_eq!(ends(world), (1, false));
     assert_eq!(world.disk.files(), files);
     assert_eq!(world.engine().checkpoints()[0], newest);
@@ -449,7 +451,7 @@ fn the_log_goes_on_while_a_checkpoint_is_written() {
         world.turn().unwrap();
     }
     assert!(world.oracle.certain().last().index > at.index);
-    world.disk.crash();
+    world.disk.crash_drop_all();
     world.open_and_check("after it");
 }
 

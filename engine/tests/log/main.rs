@@ -16,4 +16,5 @@ mod refusals;
 mod scripts;
 mod scrub;
 mod slots;
+mod space;
 mod values;

@@ -76,6 +76,10 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::ScrubUnpaced => {
             "scrub::the_rate_is_kept_and_passes_do_not_follow_each_other_at_once"
         }
+        Mutant::ReserveTaken => "space::entries_leave_the_slots_that_are_kept_for_a_hard_state",
+        Mutant::PaceIgnored => "space::room_says_what_may_be_proposed_and_checkpoints_pace_it",
+        Mutant::SlotsBeforeSpare => "space::space_for_the_next_checkpoint_comes_before_slots",
+        Mutant::LimitIgnored => "space::a_limit_is_a_full_file_system",
         other => panic!("{other:?} has no test that catches it"),
     }
 }

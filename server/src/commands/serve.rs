@@ -132,6 +132,8 @@ fn start_logging() -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // They would be told on the stream that could not be written, which ends the process.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| Failure::failed(format!("cannot log: {error}")))
 }

@@ -81,6 +81,7 @@ impl Default for Draft {
             value_bytes_max: 1 << 20,
             checkpoint_interval_bytes: 1 << 30,
             slot_bytes: 64 << 20,
+            space_bytes_max: 0,
             inflight_frames_max: 4,
             cache_bytes_max: 256 << 20,
             scrub_bytes_per_second: 4 << 20,
@@ -183,6 +184,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "The size of the log's files, whole MiB; fixed for the life of a data directory [default: 64MiB]",
         set: |draft, text| {
             size(text, 1 << 20..=1 << 30).map(|bytes| draft.config.slot_bytes = bytes)
+        },
+    },
+    Setting {
+        flag: "space-max",
+        value_name: "BYTES",
+        help: "What the data directory may have; beyond it new data is refused as on a full disk [default: what the file system has]",
+        set: |draft, text| {
+            size(text, 1..=u64::MAX).map(|bytes| draft.config.space_bytes_max = bytes)
         },
     },
     Setting {

@@ -175,6 +175,8 @@ fn sizes_that_do_not_fit_together_are_refused() {
         flags(&[("checkpoint-interval-bytes", "32MiB")]),
         &["--checkpoint-interval-bytes 33554432", "--slot-bytes 67108864"],
     );
+    refused(flags(&[("space-max", "511MiB")]), &["--space-max 535822336", "at least 536870912"]);
+    assert_eq!(flags(&[("space-max", "512MiB")]).unwrap().space_bytes_max, 512 << 20);
     assert!(flags(&[("value-bytes-max", "8MiB")]).is_ok());
 }
 

@@ -74,6 +74,14 @@ impl NodeConfig {
                 self.slot_bytes
             )
         })?;
+        let engine = engine::Options { slot_bytes: self.slot_bytes, ..engine::Options::default() };
+        let space_bytes_min = engine.space_bytes_min();
+        require(self.space_bytes_max == 0 || self.space_bytes_max >= space_bytes_min, || {
+            format!(
+                "--space-max {} is less than the log of --slot-bytes {} needs: at least {space_bytes_min}, and what the data takes",
+                self.space_bytes_max, self.slot_bytes
+            )
+        })?;
         require(self.checkpoint_interval_bytes >= self.slot_bytes, || {
             format!(
                 "--checkpoint-interval-bytes {} is less than --slot-bytes {}; only whole slots are freed",

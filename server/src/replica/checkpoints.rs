@@ -39,6 +39,8 @@ pub(super) struct Checkpointer {
     interval_bytes: u64,
     phase: Phase,
     wanted: bool,
+    /// The disk is full, and one would help.
+    pressed: bool,
     /// None is begun before, on the replica's clock.
     retry_at: Micros,
     buffer: Vec<u8>,
@@ -51,12 +53,25 @@ impl Checkpointer {
     pub(super) fn new(interval_bytes: u64) -> Checkpointer {
         let (phase, retry_at) = (Phase::Idle, Micros(0));
         let (buffer, remains) = (Vec::new(), Vec::new());
-        Checkpointer { interval_bytes, phase, wanted: false, retry_at, buffer, remains }
+        Checkpointer {
+            interval_bytes,
+            phase,
+            wanted: false,
+            pressed: false,
+            retry_at,
+            buffer,
+            remains,
+        }
     }
 
     /// Take one soon, whatever the interval says.
     pub(super) fn want(&mut self) {
         self.wanted = true;
+    }
+
+    /// Whether the disk is full and one would help, from now on.
+    pub(super) fn press(&mut self, pressed: bool) {
+        self.pressed = pressed;
     }
 
     /// Whether a turn would do something now.
@@ -66,14 +81,15 @@ impl Checkpointer {
         streams || !self.remains.is_empty()
     }
 
-    /// Whether one is due by size, or wanted.
+    /// Whether one is due by size, wanted, or pressed for.
     pub(super) fn is_due<D: Disk>(&self, engine: &Engine<D>, now: Micros) -> bool {
         if now < self.retry_at {
             return false;
         }
         let last_bytes = engine.checkpoints().first().map_or(0, |info| info.body_bytes);
         let interval_bytes = self.interval_bytes.max(last_bytes.saturating_mul(2));
-        let due = self.wanted || engine.log_bytes_since_checkpoint() >= interval_bytes;
+        let due =
+            self.wanted || self.pressed || engine.log_bytes_since_checkpoint() >= interval_bytes;
         due && matches!(self.phase, Phase::Idle)
     }
 
@@ -87,6 +103,7 @@ impl Checkpointer {
         assert!(matches!(self.phase, Phase::Idle));
         assert_eq!(state.applied_index(), meta.last.index.0);
         self.wanted = false;
+        self.pressed = false;
         state.view_begin();
         let slots = engine.value_slots(state.view_slots().to_vec());
         self.phase = Phase::Viewing(meta, slots);

@@ -39,6 +39,7 @@ mod reads;
 mod restore;
 mod sessions;
 mod snapshots;
+mod space;
 mod status;
 mod values;
 mod waiters;
@@ -52,17 +53,12 @@ use peers::Peers;
 use reads::{Reader, Reads};
 use sessions::Deadlines;
 use snapshots::{Means, Progress, Receiver, Senders};
+use space::Space;
 use values::{Purpose, Values};
 use waiters::{Fate, Waiter, Waiters};
 
 /// A finished entry holds about this many bytes of commands; more go into the next one.
 const ENTRY_BYTES_TARGET: usize = 256 << 10;
-
-/// What a node with room grants its leader to send ahead.
-const CREDIT_BYTES: u32 = 32 << 20;
-
-/// What a node without room grants: entries that free space must get through.
-const CREDIT_LOW_BYTES: u32 = 64 << 10;
 
 /// About so many bytes of old entries are applied in one turn after a start.
 const REPLAY_BYTES: u64 = 1 << 20;
@@ -158,6 +154,7 @@ pub struct Replica<D: Disk, O: Outbox> {
     checkpointer: Checkpointer,
     senders: Senders,
     receiver: Option<Receiver>,
+    space: Space,
     ready: Ready,
     events: Vec<EngineEvent>,
     outcomes: Vec<Applied>,
@@ -211,6 +208,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             checkpointer: Checkpointer::new(options.checkpoint_interval_bytes),
             senders: Senders::default(),
             receiver: None,
+            space: Space::default(),
             ready: Ready::default(),
             events: Vec::new(),
             outcomes: Vec::new(),
@@ -316,6 +314,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         if self.stop == Stop::Settling {
             return;
         }
+        self.mind_space();
         self.raft.tick(self.now);
         if self.raft.is_leader_ready() && self.stop == Stop::No {
             let mut due = Vec::new();
@@ -411,13 +410,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         if self.raft.role() != RoleKind::Leader {
             return Some(self.not_leader());
         }
-        if proposal.room == Room::Needs && self.engine.room() == engine::Room::Low {
-            return Some(protocol::Error::not_done(
-                ErrorCode::ResourceExhausted,
-                "the leader's disk has no room for new data; free space or delete keys",
-            ));
-        }
-        None
+        self.lack_of_room(proposal)
     }
 
     /// A command of the leader's own clockwork.
@@ -431,6 +424,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         if self.entry_waiters.is_empty() {
             self.entry.begin(self.wall_ms);
         }
+        self.space.take(encoded.len(), self.now);
         self.entry.push(encoded);
         self.entry_waiters.push(waiter);
     }
@@ -468,6 +462,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             if let Some(write) = ready.write.take() {
                 self.prefetch(&write.batches);
                 self.engine.append(append_of(write));
+                self.space.handed_over();
             }
             for envelope in ready.messages.drain(..) {
                 let message = PeerMessage::Raft(envelope.message);
@@ -743,10 +738,6 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
 
     fn handle_checkpoint(&mut self) {
         self.checkpointer.done();
-        if self.engine.room() == engine::Room::Low {
-            // Space is only freed below the second newest one.
-            self.checkpointer.want();
-        }
         self.offer_waiting_snapshots();
     }
 
@@ -763,23 +754,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         Ok(())
     }
 
-    fn handle_room(&mut self, room: engine::Room) {
-        match room {
-            engine::Room::Low => {
-                tracing::warn!("the disk is nearly full: data is refused until space is free");
-                self.checkpointer.want();
-                self.raft.set_credit(CREDIT_LOW_BYTES);
-            }
-            engine::Room::Plenty => {
-                tracing::info!("the disk has room again");
-                self.raft.set_credit(CREDIT_BYTES);
-            }
-        }
-    }
-
     fn work_on_checkpoint(&mut self) {
         if self.receiver.is_none()
-            && (!self.is_replaying() || self.engine.room() == engine::Room::Low)
+            && (!self.is_replaying() || self.engine.room() != engine::Room::Plenty)
             && self.checkpointer.is_due(&self.engine, self.now)
             && self.applied.index.0 > self.newest_checkpoint()
         {

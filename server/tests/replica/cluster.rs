@@ -118,7 +118,16 @@ impl Cluster {
 
     /// Hands a command to a node and returns the request's number.
     pub(crate) fn propose(&mut self, id: u64, origin: Origin, command: &Command) -> u64 {
-        self.propose_waiting(id, origin, command, None)
+        self.propose_waiting(id, origin, command, (Room::Needs, None))
+    }
+
+    /// The same for one that stores nothing.
+    pub(crate) fn propose_freeing(&mut self, id: u64, command: &Command) -> u64 {
+        self.propose_waiting(id, Origin::NONE, command, (Room::Frees, None))
+    }
+
+    pub(crate) fn disk(&mut self, id: u64) -> &SimDisk {
+        &self.member(id).disk
     }
 
     /// An acquire that gives up after `wait_ms`.
@@ -127,7 +136,7 @@ impl Cluster {
         let command = Command::LockAcquire { name: name.clone(), wait: Wait::Queue };
         let Origin { session, sequence, .. } = origin;
         let wait = AcquireWait { session, sequence, name, wait_ms: Some(wait_ms) };
-        self.propose_waiting(id, origin, &command, Some(wait))
+        self.propose_waiting(id, origin, &command, (Room::Needs, Some(wait)))
     }
 
     fn propose_waiting(
@@ -135,12 +144,12 @@ impl Cluster {
         id: u64,
         origin: Origin,
         command: &Command,
-        wait: Option<AcquireWait>,
+        (room, wait): (Room, Option<AcquireWait>),
     ) -> u64 {
         let mut encoded = BytesMut::new();
         encode_command(origin, command, &mut encoded);
         let (reply_to, command) = (self.reply_to(), encoded.freeze());
-        self.push(id, Input::Propose(Proposal { reply_to, command, room: Room::Needs, wait }));
+        self.push(id, Input::Propose(Proposal { reply_to, command, room, wait }));
         reply_to.request
     }
 

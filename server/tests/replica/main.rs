@@ -2,6 +2,7 @@
 //! node is asked to stop.
 
 mod cluster;
+mod space;
 
 use bytes::Bytes;
 use cluster::Cluster;

@@ -14,8 +14,13 @@ use super::{PROGRAM, judge, loaded, run, three_nodes};
 
 /// The node's program under a limit of open files.
 fn limited_to(files: u32, dir: &TempDir) -> String {
+    script(&format!("ulimit -n {files}\nexec {PROGRAM} \"$@\""), dir)
+}
+
+/// A program of these lines of shell.
+pub(super) fn script(lines: &str, dir: &TempDir) -> String {
     let path = dir.path().join("node");
-    let script = format!("#!/bin/sh\nulimit -n {files}\nexec {PROGRAM} \"$@\"\n");
+    let script = format!("#!/bin/sh\n{lines}\n");
     // By a shell: a file that this process has open for writing cannot be run.
     let mut writer = Command::new("/bin/sh");
     writer.args(["-c", "printf %s \"$1\" > \"$0\" && chmod +x \"$0\""]).arg(&path).arg(script);

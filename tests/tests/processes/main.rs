@@ -9,10 +9,12 @@ use tests::workload::{Running, Workload};
 
 mod bad_input;
 mod crashes;
+mod damage;
 mod limits;
 mod locks;
 mod membership;
 mod snapshots;
+mod space;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_holdfast-node");
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use engine::io::Disk;
-use engine::{CheckpointError, CheckpointOrigin, Engine, Location, Position, ValueSlots};
+use engine::{CheckpointError, CheckpointOrigin, Engine, Location, Position, Room, ValueSlots};
 use raft::{InstallId, NodeId, SendId, SnapshotMeta};
 
 use super::super::checkpoints::encode_head;
@@ -96,6 +96,10 @@ impl Receiver {
         let end = offset.saturating_add(bytes.len() as u64);
         if bytes.is_empty() || end > total || self.total.is_some_and(|known| known != total) {
             return Progress::Failed("the sender's chunks contradict each other".to_owned());
+        }
+        if engine.room() == Room::Full {
+            // While it is received, this node takes none of the checkpoints that would free space.
+            return Progress::Failed("the disk is full".to_owned());
         }
         (self.total, self.offset) = (Some(total), end);
         if let Err(error) = self.body.push(&bytes) {
