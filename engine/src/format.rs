@@ -6,7 +6,7 @@
 pub const BLOCK_BYTES: usize = 4096;
 
 /// The version that every header states. Another one is refused by name.
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 4;
 
 /// Blocks are `1 << ALIGN_SHIFT` bytes.
 pub const ALIGN_SHIFT: u8 = 12;
@@ -17,6 +17,9 @@ pub const CHECKSUM_CRC32_IEEE: u8 = 1;
 /// Indices and the numbers of frames, segments and opens above this are no history but garbage; below it, adding cannot
 /// overflow.
 pub const NUMBER_MAX: u64 = u64::MAX / 4;
+
+/// Stands for the term of an entry that is damaged and whose term nothing else states. No entry has it.
+pub const TERM_UNKNOWN: u64 = u64::MAX;
 
 /// The first bytes of `META`.
 pub const META_MAGIC: [u8; 8] = *b"HFMETA\0\x01";
@@ -48,6 +51,8 @@ pub const FRAME_KIND_DATA: u8 = 1;
 pub const FRAME_KIND_NOTE: u8 = 2;
 /// A frame of relocated values; reserved.
 pub const FRAME_KIND_VALUES: u8 = 3;
+/// A flag of a frame that replaced entries or reset the log.
+pub const FRAME_FLAG_REPLACES: u8 = 1;
 
 /// One line of a frame's record table.
 pub const RECORD_HEADER_BYTES: usize = 32;
@@ -61,7 +66,7 @@ pub const RECORD_ENTRY: u8 = 1;
 pub const RECORD_RESET: u8 = 3;
 /// Reserved: the log starts after (index, term).
 pub const RECORD_COMPACT: u8 = 4;
-/// Reserved: fills a damaged hole and truncates nothing.
+/// One raft index and its payload once more, where the frame that held it is damaged. It truncates nothing.
 pub const RECORD_REPAIR: u8 = 5;
 /// Values that no entry of this log holds: those of a snapshot that a peer sent.
 pub const RECORD_VALUES: u8 = 6;

@@ -63,12 +63,24 @@ pub enum Mutant {
     ValueNotVerified,
     /// A value that was read in an earlier life of its slot is found in this one (P15).
     CacheAcrossLives,
+    /// Entries in a hole are taken for absent (P24).
+    HoleSkipped,
+    /// A hole counts of which only the first frame had been durable for certain (P12).
+    HoleUnproven,
+    /// A hole counts that only a checkpoint or another slot promises (P12).
+    HoleProvenElsewhere,
+    /// A hole in which entries were replaced is taken for one that only added some (P24).
+    ReplacementOverlooked,
+    /// A directory with faulty entries is opened for a caller who has asked to refuse it (P24).
+    FaultyOpened,
+    /// A repair is forgotten at the next open (P24).
+    RepairForgotten,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 32] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -95,6 +107,12 @@ impl Mutant {
         Mutant::DamageRemoved,
         Mutant::ValueNotVerified,
         Mutant::CacheAcrossLives,
+        Mutant::HoleSkipped,
+        Mutant::HoleUnproven,
+        Mutant::HoleProvenElsewhere,
+        Mutant::ReplacementOverlooked,
+        Mutant::FaultyOpened,
+        Mutant::RepairForgotten,
     ];
 }
 

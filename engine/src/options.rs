@@ -6,6 +6,17 @@ use crate::format::{
     SLOT_BYTES_MIN,
 };
 
+/// What an open does with entries that had been durable and that nothing holds any more.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub enum OnDamage {
+    /// It refuses the directory ([`OpenError::Damaged`]).
+    #[default]
+    Refuse,
+    /// Where it is certain which entries these are, it hands them up ([`crate::FaultyRange`]) and goes on: they count as
+    /// present, reading them is an error, and the caller repairs them. Otherwise it refuses the directory.
+    HandUp,
+}
+
 /// How an engine works. Only `slot_bytes` is part of the format.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -27,6 +38,8 @@ pub struct Options {
     pub cache_bytes_max: usize,
     /// Free slots kept pre-written ahead of need; 1 or more.
     pub slots_ready: usize,
+    /// What an open does with damaged entries.
+    pub on_damage: OnDamage,
     /// Seeds the salts of segments. Must differ between any two opens of a directory.
     pub seed: [u64; 2],
 }
@@ -43,6 +56,7 @@ impl Default for Options {
             tail_bytes_max: 32 << 20,
             cache_bytes_max: 64 << 20,
             slots_ready: 2,
+            on_damage: OnDamage::Refuse,
             seed: [0, 0],
         }
     }

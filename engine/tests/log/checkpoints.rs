@@ -213,6 +213,7 @@ fn ends(world: &World) -> (usize, bool) {
         | Event::ValuesPlaced { .. }
         | Event::CheckpointBytes { .. }
         | Event::LogStart { .. }
+        | Event::Repaired { .. }
         | Event::RoomChanged(_)
         | Event::SlowWrite { .. } => None,
     });

@@ -7,6 +7,7 @@ mod checkpoints;
 mod corpus;
 mod crashes;
 mod faults;
+mod holes;
 mod inspection;
 #[cfg(feature = "mutants")]
 mod mutants;

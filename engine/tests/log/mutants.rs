@@ -61,6 +61,22 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::CacheAcrossLives => {
             "values::a_value_that_was_read_needs_the_disk_no_more_until_its_slot_is_used_anew"
         }
+        Mutant::HoleSkipped => {
+            "holes::damage_to_any_region_of_any_frame_hands_up_its_entries_and_nothing_else"
+        }
+        Mutant::HoleUnproven => "holes::a_hole_that_is_promised_in_part_is_refused",
+        Mutant::HoleProvenElsewhere => {
+            "holes::what_another_segment_promises_makes_no_hole_of_a_torn_tail"
+        }
+        Mutant::ReplacementOverlooked => {
+            "holes::a_hole_in_which_entries_were_replaced_is_handed_up_only_if_its_table_tells_which"
+        }
+        Mutant::FaultyOpened => {
+            "holes::a_directory_with_faulty_entries_is_refused_unless_they_are_asked_for"
+        }
+        Mutant::RepairForgotten => {
+            "holes::a_crash_at_any_moment_of_a_repair_loses_nothing_and_what_was_acknowledged_is_repaired"
+        }
         other => panic!("{other:?} has no test that catches it"),
     }
 }
