@@ -319,7 +319,9 @@ impl Run {
                 self.live_bytes += keep(&mut self.live, index, place, value);
             };
             match record.kind {
-                RecordKind::Entry(kind) => index.values_of(kind, payload, &mut keep),
+                RecordKind::Entry(kind) | RecordKind::Repair(kind) => {
+                    index.values_of(kind, payload, &mut keep)
+                }
                 RecordKind::Reset => {}
                 RecordKind::Values => {
                     values_in(payload).filter_map(Result::ok).for_each(keep);

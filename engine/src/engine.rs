@@ -17,7 +17,8 @@ use crate::checkpoint_writer::{CheckpointWriter, Outcome};
 use crate::cleaner::ValueIndex;
 use crate::cleaning::{CleanContext, Cleaning};
 use crate::error::{Check, CheckpointError, EngineError, Fault, OpenError, Unusable};
-use crate::format::{CHECKPOINT_HEADER_BYTES, META_APPLICATION_BYTES_MAX, slot_path};
+use crate::format::{CHECKPOINT_HEADER_BYTES, META_APPLICATION_BYTES_MAX, TERM_UNKNOWN, slot_path};
+use crate::holes::FaultyRange;
 use crate::io::{Class, Completion, Disk, Done, FileId, Op, Wake, WriteBuf, WriteSync};
 use crate::log::{Acknowledged, Built, Log};
 use crate::meta;
@@ -229,13 +230,19 @@ impl<D: Disk> Engine<D> {
     /// Queues a write. [`Event::Durable`] tells when it is durable, in order.
     ///
     /// Requires: entries are consecutive, follow the log or replace a part of it after its start, and are at most
-    /// [`crate::Options::entry_bytes_max`] long; a reset names a durable checkpoint.
+    /// [`crate::Options::entry_bytes_max`] long; a reset names a durable checkpoint; repairs are of faulty entries that no
+    /// write before replaces, each in its term where that is known.
     pub fn append(&mut self, append: Append) {
         if let Some(at) = append.reset {
             let is_backed = self.retained.infos().iter().any(|info| info.at == at);
             assert!(is_backed, "a reset to {at} without a checkpoint there would lose the state");
         }
         self.log.append(append);
+    }
+
+    /// The entries that are damaged and that nothing holds once more, in order.
+    pub fn faulty(&self) -> Vec<FaultyRange> {
+        self.log.index().faulty()
     }
 
     /// Moves everything on: takes in what the disk has done, sends what can go, advances the jobs by one step each.
@@ -471,6 +478,7 @@ impl<D: Disk> Engine<D> {
             checkpoint_in_progress: self.writers.iter().any(Option::is_some),
             scrub: self.scrub.status(),
             room: self.gauge.room(),
+            faulty: self.log.index().unrepaired(self.log.durable_seq()),
         }
     }
 
@@ -492,8 +500,9 @@ impl<D: Disk> Engine<D> {
             return Err(CheckpointError::InProgress);
         }
         let durable = self.log.durable();
-        let is_durable = at.index <= durable.index
-            && self.log.index().term_at(at.index).is_none_or(|term| term == at.term);
+        let is_its_term = |term: u64| term == at.term || term == TERM_UNKNOWN;
+        let is_durable =
+            at.index <= durable.index && self.log.index().term_at(at.index).is_none_or(is_its_term);
         let is_durable = match origin {
             CheckpointOrigin::Local => is_durable,
             // A peer's entries need not be in this log, and its values were announced when they were durable.
@@ -749,6 +758,10 @@ impl<D: Disk> Engine<D> {
         }
         if acknowledged.reset {
             events.push(Event::LogStart { log_start: self.log.index().start() });
+        }
+        if acknowledged.repaired {
+            let faulty = self.log.index().unrepaired(self.log.durable_seq());
+            events.push(Event::Repaired { faulty });
         }
         if acknowledged.slowest_us >= SLOW_WRITE_US {
             events.push(Event::SlowWrite { latency_us: acknowledged.slowest_us });

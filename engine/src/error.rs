@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::format::FORMAT_VERSION;
+use crate::holes::FaultyRange;
 use crate::types::{Location, Position};
 
 /// The first check that some bytes did not pass.
@@ -409,6 +410,9 @@ pub enum ReadError {
         /// The last entry.
         last: Position,
     },
+    /// Retry elsewhere: the open has found these entries damaged, and nothing has repaired them.
+    #[error("entries {} to {} are faulty: {}", .0.first, .0.last, .0.hole.damage)]
+    Faulty(Box<FaultyRange>),
     /// Retry elsewhere: the bytes are not what was written.
     #[error("the log is damaged: {0}")]
     Damaged(Box<Damage>),

@@ -18,6 +18,9 @@ pub const CHECKSUM_CRC32_IEEE: u8 = 1;
 /// overflow.
 pub const NUMBER_MAX: u64 = u64::MAX / 4;
 
+/// Stands for the term of an entry that is damaged and whose term nothing else states. No entry has it.
+pub const TERM_UNKNOWN: u64 = u64::MAX;
+
 /// The first bytes of `META`.
 pub const META_MAGIC: [u8; 8] = *b"HFMETA\0\x01";
 /// The fixed part of `META`; the application's bytes follow.
@@ -48,6 +51,8 @@ pub const FRAME_KIND_DATA: u8 = 1;
 pub const FRAME_KIND_NOTE: u8 = 2;
 /// A frame of values; only in a segment of values, and no other lies there.
 pub const FRAME_KIND_VALUES: u8 = 3;
+/// A flag of a frame that replaced entries or reset the log.
+pub const FRAME_FLAG_REPLACES: u8 = 1;
 
 /// One line of a frame's record table.
 pub const RECORD_HEADER_BYTES: usize = 32;
@@ -61,7 +66,7 @@ pub const RECORD_ENTRY: u8 = 1;
 pub const RECORD_RESET: u8 = 3;
 /// Reserved: the log starts after (index, term).
 pub const RECORD_COMPACT: u8 = 4;
-/// Reserved: fills a damaged hole and truncates nothing.
+/// One raft index and its payload once more, where the frame that held it is damaged. It truncates nothing.
 pub const RECORD_REPAIR: u8 = 5;
 /// Values with their keys; only in a frame of values.
 pub const RECORD_VALUES: u8 = 6;

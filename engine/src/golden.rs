@@ -10,7 +10,8 @@ use crate::checkpoint::{CheckpointHeader, seal_block};
 use crate::codec::crc;
 use crate::format::*;
 use crate::frame::{
-    FrameHeader, FrameKind, LogTag, Predecessor, Staged, decode_records, encode, padded_frame_bytes,
+    FrameHeader, FrameKind, LogTag, Predecessor, Record, RecordKind, Staged, decode_records,
+    encode, padded_frame_bytes,
 };
 use crate::io::simulated::{SimDisk, SimFaults};
 use crate::meta;
@@ -22,8 +23,12 @@ use crate::value_batch::{ValueBatch, values_in};
 
 const LOG_ID: u128 = u128::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 const SLOT_BYTES: u64 = 64 << 20;
-const PREV: Predecessor =
-    Predecessor { crc: 0x4433_2211, first_index: 12, last: Position { index: 12, term: 3 } };
+const PREV: Predecessor = Predecessor {
+    crc: 0x4433_2211,
+    first_index: 12,
+    last: Position { index: 12, term: 3 },
+    replaced_seq: 33,
+};
 
 fn segment_header() -> SegmentHeader {
     SegmentHeader {
@@ -53,6 +58,7 @@ fn frame_header() -> FrameHeader {
         table_crc: 0,
         record_count: 0,
         kind: FrameKind::Data,
+        replaces: true,
         hard_state: HardState { term: 4, vote: 1 },
         first_index: 0,
         last: Position { index: 20, term: 4 },
@@ -147,6 +153,7 @@ fn a_frame_of_values_is_what_it_has_always_been() {
         seq: 2,
         durable_seq: 1,
         kind: FrameKind::Values,
+        replaces: false,
         hard_state: HardState::default(),
         last: Position::default(),
         prev: Predecessor { crc: PREV.crc, ..Predecessor::default() },
@@ -159,6 +166,33 @@ fn a_frame_of_values_is_what_it_has_always_been() {
     let payload = &frame[records[0].start..records[0].start + records[0].bytes];
     let values: Vec<_> = values_in(payload).map(Result::unwrap).collect();
     assert_eq!((values.len(), values[0].key, values[0].value), (1, &b"key"[..], &b"value"[..]));
+}
+
+#[test]
+fn a_repair_is_what_it_has_always_been() {
+    let tag = LogTag::of(LOG_ID);
+    let entry = Entry { index: 9, term: 3, kind: 2, payload: Bytes::from_static(b"again") };
+    let records = [Staged::Repair(entry)];
+    let mut frame = vec![0xFF; padded_frame_bytes(records[0].body_bytes())];
+    let last = Position { index: 20, term: 4 };
+    let prev = Predecessor { crc: 0x8877_6655, first_index: 0, last, replaced_seq: 41 };
+    let mut header = FrameHeader {
+        seq: 60,
+        durable_seq: 59,
+        block: 17,
+        replaces: false,
+        last,
+        prev,
+        ..frame_header()
+    };
+    encode(tag, &mut header, &records, &mut frame);
+    check("repair-frame.bin", &frame);
+    let (decoded, _) = FrameHeader::decode(tag, &frame).unwrap();
+    assert_eq!(decoded, header);
+    let at = Position { index: 9, term: 3 };
+    let start = FRAME_HEADER_BYTES + RECORD_HEADER_BYTES;
+    let record = Record { kind: RecordKind::Repair(2), at, start, bytes: 5 };
+    assert_eq!(decode_records(&decoded, &frame), Ok(vec![record]));
 }
 
 #[test]
@@ -185,7 +219,7 @@ fn tiny_log() -> Vec<u8> {
     let hard_state = Some(HardState { term: 1, vote: 2 });
     let payload = Bytes::from_static(b"hello");
     let entries = vec![Entry { index: 1, term: 1, kind: 1, payload }];
-    engine.append(Append { write: 1, hard_state, reset: None, entries });
+    engine.append(Append { write: 1, hard_state, entries, ..Append::default() });
     let mut events = Vec::new();
     while !events.iter().any(|event| matches!(event, Event::Durable { write: 1 })) {
         engine.turn(disk.now_us(), &mut events).unwrap();
@@ -328,6 +362,7 @@ fn the_documents_table_of_a_segment_header_is_that_of_the_code() {
         ("vote", 2),
         ("log_start_index", 5),
         ("log_start_term", 1),
+        ("prev_replaced_seq", 33),
     ];
     check_table(&tables()[1], &block, &SEGMENT_MAGIC, &versioned(&block, &fields));
 }
@@ -351,7 +386,7 @@ fn the_documents_tables_of_a_frame_and_a_record_are_those_of_the_code() {
         ("prev_checksum", u128::from(PREV.crc)),
         ("record_count", 2),
         ("kind", u128::from(FRAME_KIND_DATA)),
-        ("flags", 0),
+        ("flags", u128::from(FRAME_FLAG_REPLACES)),
         ("term", 4),
         ("vote", 1),
         ("first_index", 0),
@@ -360,6 +395,7 @@ fn the_documents_tables_of_a_frame_and_a_record_are_those_of_the_code() {
         ("prev_first_index", 12),
         ("prev_last_index", 12),
         ("prev_last_term", 3),
+        ("prev_replaced_seq", 33),
     ];
     check_table(&tables()[2], head, &FRAME_MAGIC, &fields);
     let line = &table[..RECORD_HEADER_BYTES];
@@ -445,14 +481,17 @@ fn the_documents_tables_are_all_checked_and_its_sizes_are_those_of_the_code() {
         format!("at most {} |", with_commas(META_APPLICATION_BYTES_MAX)),
         format!("({RECORD_HEADER_BYTES} bytes a record)"),
         format!("starting at a multiple of {RECORD_ALIGN_BYTES}."),
-        format!("{RECORD_ENTRY} ENTRY, {RECORD_RESET} RESET; {RECORD_VALUES} VALUES"),
-        format!("{RECORD_COMPACT} COMPACT, {RECORD_REPAIR} REPAIR"),
+        format!(
+            "{RECORD_ENTRY} ENTRY, {RECORD_RESET} RESET; {RECORD_REPAIR} REPAIR, {RECORD_VALUES} VALUES"
+        ),
+        format!("reserved: {RECORD_COMPACT} COMPACT"),
+        format!("| flags | {FRAME_FLAG_REPLACES}:"),
         format!("{FRAME_KIND_DATA} DATA, {FRAME_KIND_NOTE} NOTE (no records), {FRAME_KIND_VALUES}"),
         format!("{SEGMENT_KIND_LOG} log; {SEGMENT_KIND_VALUES} values"),
         format!("| {FORMAT_VERSION} |\n"),
     ] {
         assert!(document.contains(&stated), "the document does not say {stated:?}");
     }
-    assert_eq!(NUMBER_MAX, (1 << 62) - 1);
+    assert_eq!((NUMBER_MAX, TERM_UNKNOWN), ((1 << 62) - 1, u64::MAX));
     assert!(document.contains("at most 2^62 − 1"));
 }

@@ -106,6 +106,7 @@ mod frame;
 pub mod fuzzing;
 #[cfg(test)]
 mod golden;
+mod holes;
 mod index;
 pub mod io;
 mod log;
@@ -141,11 +142,14 @@ pub use cleaner::ValueIndex;
 pub use dir::{DirLock, LookLock};
 pub use engine::Engine;
 pub use error::{Check, CheckpointError, Damage, EngineError, OpenError, Proof, ReadError};
+pub use holes::{FaultyRange, Hole, HoleFate};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
-pub use opening::inspect::{Dumped, FrameView, Inspection, RecordView, SegmentView, dump, verify};
+pub use opening::inspect::{
+    Dumped, FrameView, HoleView, Inspection, RecordView, SegmentView, dump, verify,
+};
 pub use opening::{CheckpointSink, Opened, open, open_with};
-pub use options::Options;
+pub use options::{OnDamage, Options};
 pub use pins::Pin;
 pub use recovery::TornTail;
 pub use report::{Recovered, Report};

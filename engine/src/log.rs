@@ -19,6 +19,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use crate::buffer::{Frame, FramePool};
 use crate::format::{
     BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_COUNT_MAX, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    TERM_UNKNOWN,
 };
 use crate::frame::{
     FrameHeader, FrameKind, LogTag, Predecessor, Staged, encode, padded_frame_bytes, record_bytes,
@@ -40,6 +41,8 @@ enum Queued {
     HardState(HardState),
     Reset(Position),
     Entry(Entry),
+    /// A faulty entry once more.
+    Repair(Entry),
     /// The write of this number is complete with what is before.
     End(u64),
 }
@@ -60,6 +63,8 @@ struct InFlight {
     write: Option<u64>,
     /// A reset is among its records.
     resets: bool,
+    /// A repair is.
+    repairs: bool,
 }
 
 /// The newest segment while it is written.
@@ -87,6 +92,8 @@ pub(crate) struct Acknowledged {
     pub(crate) write: Option<u64>,
     /// The log starts after the last reset.
     pub(crate) reset: bool,
+    /// Faulty entries are held by a durable frame.
+    pub(crate) repaired: bool,
     /// The longest that one of the frames took, from its submission to its completion.
     pub(crate) slowest_us: u64,
 }
@@ -96,6 +103,7 @@ impl Acknowledged {
     pub(crate) fn extend(&mut self, more: Acknowledged) {
         self.write = more.write.or(self.write);
         self.reset |= more.reset;
+        self.repaired |= more.repaired;
         self.slowest_us = self.slowest_us.max(more.slowest_us);
     }
 }
@@ -137,14 +145,18 @@ impl Replacements {
         self.waiting.push_back((self.queued, from));
     }
 
+    /// Whether what waits replaces the entry of this index.
+    fn will_replace(&self, index: u64) -> bool {
+        self.waiting.iter().any(|(number, from)| *number > self.staged && *from <= index)
+    }
+
     /// The next one goes into a frame: whether what waits behind it replaces the entry of this index.
     fn stage(&mut self, index: u64) -> Fate {
         self.staged += 1;
         while self.waiting.front().is_some_and(|(number, _)| *number <= self.staged) {
             self.waiting.pop_front();
         }
-        let is_replaced = self.waiting.iter().any(|(_, from)| *from <= index);
-        if is_replaced { Fate::IsReplaced } else { Fate::Stays }
+        if self.will_replace(index) { Fate::IsReplaced } else { Fate::Stays }
     }
 }
 
@@ -378,9 +390,9 @@ impl Log {
     /// Queues a write.
     ///
     /// Requires: its entries are consecutive, follow the log or replace a part of it that is after its start,
-    /// and are not too large.
+    /// and are not too large; its repairs are of faulty entries that nothing queued replaces, in their terms.
     pub(crate) fn append(&mut self, append: Append) {
-        let Append { write, hard_state, reset, entries } = append;
+        let Append { write, hard_state, reset, repairs, entries } = append;
         if let Some(hard_state) = hard_state
             && hard_state != self.queued_hard_state
         {
@@ -396,6 +408,9 @@ impl Log {
             self.queued_upkeep += 1;
             self.queue.push_back(Queued::Reset(at));
         }
+        for entry in repairs {
+            self.append_repair(entry);
+        }
         for entry in entries {
             self.append_entry(entry);
         }
@@ -407,6 +422,7 @@ impl Log {
         assert!(index <= self.queued_last.index + 1, "entry {index} leaves a gap");
         assert!(index > self.queued_start.index, "entry {index} is before the log's start");
         assert!(payload.len() <= self.options.entry_bytes_max(), "entry {index} is too large");
+        assert!(term != TERM_UNKNOWN, "entry {index} has no term");
         if index <= self.queued_last.index {
             self.replacements.queue_replacing(index);
         } else {
@@ -416,6 +432,21 @@ impl Log {
         self.places.truncate_from(index);
         self.queued_bytes += record_bytes(payload.len());
         self.queue.push_back(Queued::Entry(entry));
+    }
+
+    fn append_repair(&mut self, entry: Entry) {
+        let Entry { index, term, ref payload, .. } = entry;
+        let known = self.index.term_at(index);
+        assert!(self.index.is_faulty(index), "entry {index} is not faulty");
+        assert!(!self.replacements.will_replace(index), "entry {index} is being replaced");
+        assert!(
+            known == Some(term) || known == Some(TERM_UNKNOWN),
+            "entry {index} is of {known:?}"
+        );
+        assert!(term != TERM_UNKNOWN, "entry {index} has no term");
+        assert!(payload.len() <= self.options.entry_bytes_max(), "entry {index} is too large");
+        self.queued_bytes += record_bytes(payload.len());
+        self.queue.push_back(Queued::Repair(entry));
     }
 
     /// The log starts after `start` from now on, if it reaches there durably: checkpoints hold what was before.
@@ -449,6 +480,7 @@ impl Log {
             self.durable_seq = frame.seq;
             acknowledged.write = frame.write.or(acknowledged.write);
             acknowledged.reset |= frame.resets;
+            acknowledged.repaired |= frame.repairs;
         }
         if self.in_flight.is_empty() {
             self.idle_since_us = now_us;
@@ -538,7 +570,7 @@ impl Log {
     /// The smallest frame that takes something from the queue.
     fn first_frame_bytes(&self) -> usize {
         let first = self.queue.iter().find_map(|queued| match queued {
-            Queued::Entry(entry) => Some(record_bytes(entry.payload.len())),
+            Queued::Entry(entry) | Queued::Repair(entry) => Some(record_bytes(entry.payload.len())),
             Queued::Reset(_) => Some(record_bytes(0)),
             Queued::HardState(_) | Queued::End(_) => None,
         });
@@ -624,7 +656,7 @@ impl Log {
         let mut write = None;
         while let Some(queued) = self.queue.front() {
             let bytes = match queued {
-                Queued::Entry(entry) => record_bytes(entry.payload.len()),
+                Queued::Entry(entry) | Queued::Repair(entry) => record_bytes(entry.payload.len()),
                 Queued::Reset(_) => record_bytes(0),
                 Queued::HardState(_) | Queued::End(_) => 0,
             };
@@ -643,6 +675,10 @@ impl Log {
                     self.queued_bytes -= bytes;
                     self.staged.push(Staged::Entry(entry));
                 }
+                Queued::Repair(entry) => {
+                    self.queued_bytes -= bytes;
+                    self.staged.push(Staged::Repair(entry));
+                }
                 Queued::End(number) => write = Some(number),
             }
         }
@@ -656,9 +692,8 @@ impl Log {
         usize::try_from(left).expect("a slot is at most 1 GiB").min(self.options.batch_limit())
     }
 
-    /// Tells the index what is staged, and where each record's payload will lie; whether a reset was among it.
-    fn tell_index(&mut self) -> bool {
-        let mut resets = false;
+    /// Tells the index what is staged for `frame`, and where each record's payload will lie.
+    fn tell_index(&mut self, frame: FramePlace) {
         let open = self.open.expect("a frame is built for an open segment").segment;
         let before_payloads = FRAME_HEADER_BYTES + self.staged.len() * RECORD_HEADER_BYTES;
         let mut place = Location::new(open.slot, open.end).plus(before_payloads);
@@ -671,16 +706,20 @@ impl Log {
                         self.places.push(*index, place);
                     }
                 }
+                Staged::Repair(Entry { index, term, .. }) => {
+                    let at = Position { index: *index, term: *term };
+                    if self.index.repair(at, frame).expect("append has checked the term") {
+                        self.places.repair(*index, place);
+                    }
+                }
                 Staged::Values(_) => unreachable!("values have segments of their own"),
                 Staged::Reset(at) => {
                     self.replacements.stage(at.index);
                     self.index.reset(*at);
-                    resets = true;
                 }
             }
             place = place.plus(record.body_bytes() - RECORD_HEADER_BYTES);
         }
-        resets
     }
 
     fn build(
@@ -690,7 +729,6 @@ impl Log {
         write: Option<u64>,
         now_us: u64,
     ) -> Built {
-        let resets = self.tell_index();
         let open = self.open.expect("a frame is built for an open segment");
         let body_bytes: usize = self.staged.iter().map(Staged::body_bytes).sum();
         let bytes = padded_frame_bytes(body_bytes);
@@ -701,11 +739,12 @@ impl Log {
             bytes: u32::try_from(bytes).expect("at most 1 GiB"),
             salt: open.salt,
         };
+        self.tell_index(place);
         let header = self.header(kind, &place);
         let encoded = self.encode(header, opened, bytes);
         let header = encoded.header;
         self.count(body_bytes, bytes);
-        self.advance(&header, place, resets, write, now_us);
+        self.advance(&header, place, write, now_us);
         let offset = open.segment.end - encoded.start as u64;
         let frame = Arc::clone(&encoded.frame);
         if header.record_count != 0 {
@@ -730,6 +769,7 @@ impl Log {
             table_crc: 0,
             record_count: 0,
             kind,
+            replaces: self.index.open_replaces(),
             hard_state: self.hard_state,
             first_index: self.index.open_first_index(),
             last: self.index.last(),
@@ -751,7 +791,7 @@ impl Log {
             segment.encode_into(head);
         }
         let crc = encode(self.tag, &mut header, &self.staged, &mut rest[..bytes]);
-        self.prev = Predecessor { crc, first_index: header.first_index, last: header.last };
+        self.prev = header.as_predecessor(crc);
         // A buffer takes one block more than it holds, to be aligned.
         let held_bytes = buf.len() + BLOCK_BYTES;
         TailFrame { header, frame: self.pool.freeze(buf, start + bytes), start, held_bytes }
@@ -760,7 +800,7 @@ impl Log {
     fn count(&mut self, body_bytes: usize, bytes: usize) {
         let payloads = self.staged.iter().filter_map(|record| match record {
             Staged::Entry(entry) => Some(entry.payload.len() as u64),
-            Staged::Values(_) | Staged::Reset(_) => None,
+            Staged::Repair(_) | Staged::Values(_) | Staged::Reset(_) => None,
         });
         let counters = &mut self.counters;
         counters.frames += 1;
@@ -778,7 +818,6 @@ impl Log {
         &mut self,
         header: &FrameHeader,
         place: FramePlace,
-        resets: bool,
         write: Option<u64>,
         now_us: u64,
     ) {
@@ -796,7 +835,9 @@ impl Log {
         }
         let (seq, submitted_us) = (place.seq, now_us);
         let is_done = mutant::is(Mutant::AckInFlight);
-        let frame = InFlight { seq, submitted_us, is_done, write, resets };
+        let resets = self.staged.iter().any(|record| matches!(record, Staged::Reset(_)));
+        let repairs = self.staged.iter().any(|record| matches!(record, Staged::Repair(_)));
+        let frame = InFlight { seq, submitted_us, is_done, write, resets, repairs };
         self.in_flight.push_back(frame);
         self.staged.clear();
     }

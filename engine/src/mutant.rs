@@ -85,12 +85,24 @@ pub enum Mutant {
     SlotsBeforeSpare,
     /// A directory takes more space than it may (P17).
     LimitIgnored,
+    /// Entries in a hole are taken for absent (P24).
+    HoleSkipped,
+    /// A hole counts of which only the first frame had been durable for certain (P12).
+    HoleUnproven,
+    /// A hole counts that only a checkpoint or another slot promises (P12).
+    HoleProvenElsewhere,
+    /// A hole in which entries were replaced is taken for one that only added some (P24).
+    ReplacementOverlooked,
+    /// A directory with faulty entries is opened for a caller who has asked to refuse it (P24).
+    FaultyOpened,
+    /// A repair is forgotten at the next open (P24).
+    RepairForgotten,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 37] = [
+    pub const ALL: [Mutant; 43] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -128,6 +140,12 @@ impl Mutant {
         Mutant::PaceIgnored,
         Mutant::SlotsBeforeSpare,
         Mutant::LimitIgnored,
+        Mutant::HoleSkipped,
+        Mutant::HoleUnproven,
+        Mutant::HoleProvenElsewhere,
+        Mutant::ReplacementOverlooked,
+        Mutant::FaultyOpened,
+        Mutant::RepairForgotten,
     ];
 }
 

@@ -28,7 +28,7 @@ use crate::io::{Disk, FileId, Op, WriteBuf, WriteSync};
 use crate::log::Log;
 use crate::meta;
 use crate::mutant::{self, Mutant};
-use crate::options::Options;
+use crate::options::{OnDamage, Options};
 use crate::recovery::{Known, RecoveredLog, Slots, recover};
 use crate::report::{Recovered, Report};
 use crate::retained::{KEPT_COUNT, Kept, Retained};
@@ -95,7 +95,7 @@ pub fn open_with<D: Disk>(
     let mut files = opening.slots(&meta)?;
     let checkpoints = opening.checkpoints(&meta, sink)?;
     opening.check_named_slots(&files, &checkpoints)?;
-    let log = opening.recover(&meta, &files, &checkpoints)?;
+    let log = opening.recover(&meta, &files, &checkpoints, options.on_damage)?;
     let kept = opening.settle(checkpoints, &log)?;
     if files.is_empty() {
         files.push(opening.make_first_slot(&meta)?);
@@ -122,11 +122,13 @@ fn recovered(created: bool, log: &RecoveredLog, kept: &[Kept], report: Report) -
         log_start: log.index.start(),
         last: log.index.last(),
         terms: log.index.runs(),
+        faulty: log.index.faulty(),
         report: Report {
             segments: log.chain.len(),
             frames: log.frames,
             bytes_scanned: log.bytes_scanned,
             torn: log.torn,
+            holes: log.holes.clone(),
             was_reset: log.was_reset,
             ..report
         },
@@ -405,6 +407,7 @@ impl Opening<'_> {
         meta: &Meta,
         files: &[FileId],
         checkpoints: &Checkpoints,
+        on_damage: OnDamage,
     ) -> Result<RecoveredLog, OpenError> {
         let infos: Vec<CheckpointInfo> = checkpoints.good.iter().map(Kept::info).collect();
         let known = Known {
@@ -413,6 +416,7 @@ impl Opening<'_> {
             slot_bytes: meta.slot_bytes,
             checkpoints: &infos,
             held: checkpoints.held(),
+            on_damage,
         };
         let log = recover(&mut SlotFiles { io: &mut self.io, files }, &known)?;
         let last = log.index.last().index;

@@ -8,6 +8,16 @@ use crate::format::{
 
 /// Beyond this much copying a slot costs more than it gives back, and a slot of large values is never fuller.
 const CLEAN_BELOW_PERCENT_MAX: u8 = 70;
+/// What an open does with entries that had been durable and that nothing holds any more.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub enum OnDamage {
+    /// It refuses the directory ([`OpenError::Damaged`]).
+    #[default]
+    Refuse,
+    /// Where it is certain which entries these are, it hands them up ([`crate::FaultyRange`]) and goes on: they count as
+    /// present, reading them is an error, and the caller repairs them. Otherwise it refuses the directory.
+    HandUp,
+}
 
 /// How an engine works. Only `slot_bytes` is part of the format.
 #[derive(Clone, Debug)]
@@ -44,6 +54,8 @@ pub struct Options {
     /// What the files of the directory may have together, in bytes; 0 is what the file system has. Reaching it is like
     /// a full file system.
     pub space_bytes_max: u64,
+    /// What an open does with damaged entries.
+    pub on_damage: OnDamage,
     /// Seeds the salts of segments. Must differ between any two opens of a directory.
     pub seed: [u64; 2],
 }
@@ -66,6 +78,7 @@ impl Default for Options {
             slots_to_free: 2,
             slots_to_keep: 2,
             space_bytes_max: 0,
+            on_damage: OnDamage::Refuse,
             seed: [0, 0],
         }
     }

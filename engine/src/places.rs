@@ -4,7 +4,8 @@
 //! what has been built into frames, or was found by recovery, and is not applied.
 //!
 //! Invariant: the places are those of consecutive entries, the last of them the newest that lies in a frame. An entry
-//! that is about to be replaced by one that waits for its frame has none.
+//! that is about to be replaced by one that waits for its frame has none. A faulty one is among them without a place,
+//! until it is repaired.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,7 @@ use crate::types::Location;
 pub(crate) struct Places {
     /// The index of the first one.
     first: u64,
-    places: VecDeque<Location>,
+    places: VecDeque<Option<Location>>,
 }
 
 impl Places {
@@ -26,6 +27,23 @@ impl Places {
 
     /// The entry lies here from now on; those above it are gone.
     pub(crate) fn push(&mut self, index: u64, place: Location) {
+        self.push_any(index, Some(place));
+    }
+
+    /// The entry is faulty; those above it are gone.
+    pub(crate) fn push_faulty(&mut self, index: u64) {
+        self.push_any(index, None);
+    }
+
+    /// A faulty entry is repaired and lies here. One that is about to be replaced gets no place.
+    pub(crate) fn repair(&mut self, index: u64, place: Location) {
+        let at = index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        if let Some(faulty) = at.and_then(|at| self.places.get_mut(at)) {
+            faulty.get_or_insert(place);
+        }
+    }
+
+    fn push_any(&mut self, index: u64, place: Option<Location>) {
         let Some(at) = index.checked_sub(self.first) else { return };
         let at = usize::try_from(at).expect("as many as memory holds");
         if at > self.places.len() {
@@ -46,7 +64,7 @@ impl Places {
 
     pub(crate) fn find(&self, index: u64) -> Option<Location> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
-        self.places.get(at).copied()
+        self.places.get(at).copied().flatten()
     }
 
     /// Nobody asks for entries up to this one any more.
@@ -90,6 +108,23 @@ mod tests {
         assert_eq!(places.find(5), None);
         places.push(5, at(50));
         assert_eq!(places.find(5), Some(at(50)));
+    }
+
+    #[test]
+    fn a_faulty_entry_has_a_place_when_it_is_repaired_and_not_replaced() {
+        let mut places = Places::starting_after(4);
+        places.push(5, at(5));
+        places.push_faulty(6);
+        places.push_faulty(7);
+        places.push(8, at(8));
+        assert_eq!((places.find(6), places.find(8)), (None, Some(at(8))));
+        places.repair(6, at(60));
+        places.repair(8, at(80));
+        assert_eq!((places.find(6), places.find(8)), (Some(at(60)), Some(at(8))));
+        places.truncate_from(7);
+        places.repair(7, at(70));
+        places.repair(3, at(30));
+        assert_eq!((places.find(6), places.find(7)), (Some(at(60)), None));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::checkpoint::{
 use crate::error::{Check, Damage, ReadError};
 use crate::format::{BLOCK_BYTES, CHECKPOINT_BLOCK_BODY_BYTES};
 use crate::frame::{FrameHeader, LogTag, Record, RecordKind, decode_records, trusted_records};
-use crate::index::{FramePlace, FrameRef};
+use crate::index::{FramePlace, FrameRef, Stored};
 use crate::io::{Class, Disk, Done, Op};
 use crate::log::Log;
 use crate::retained::Retained;
@@ -304,15 +304,24 @@ impl EntryRead {
                     self.finish(ReadError::Beyond { last })
                 };
             }
-            let mut frames = log.index().frames_from(next).peekable();
-            let frame = *frames.peek().expect("every live entry lies in a frame");
-            let Some(cached) = log.tail().find(frame.place.seq).cloned() else {
-                return Progress::Span(span_of(frames, log, self.last));
+            let frame = log.index().frame_of(next);
+            let cached = log.tail().find(frame.place.seq).cloned();
+            let Some(cached) = cached.filter(|_| frame.stored != Stored::Damaged) else {
+                return match frame.stored {
+                    Stored::Entries => {
+                        Progress::Span(span_of(log.index().frames_from(next), log, self.last))
+                    }
+                    Stored::Repairs => Progress::Span(vec![frame]),
+                    Stored::Damaged => {
+                        let faulty = log.index().faulty_in(&frame);
+                        self.finish(ReadError::Faulty(Box::new(faulty)))
+                    }
+                };
             };
             let records = trusted_records(&cached.header, &cached.frame.as_slice()[cached.start..])
                 .expect("a frame in memory is what was encoded");
             let whole = cached.frame.slice(0, cached.frame.as_slice().len());
-            self.take_records(frame, &records, &whole, cached.start);
+            self.take_records(&frame, &records, &whole, cached.start);
         }
         Progress::Done(Ok(std::mem::take(&mut self.entries)))
     }
@@ -351,11 +360,14 @@ impl EntryRead {
 
     /// Takes the live entries of a frame that are wanted. `start` is where the frame starts in `whole`.
     fn take_records(&mut self, frame: &FrameRef, records: &[Record], whole: &Bytes, start: usize) {
-        for record in live_records(records) {
-            let Record { kind: RecordKind::Entry(kind), at, start: payload, bytes } = *record
-            else {
-                continue;
-            };
+        let records = match frame.stored {
+            Stored::Entries => live_records(records),
+            Stored::Repairs => records.iter().filter(|record| is_repair(record)).collect(),
+            Stored::Damaged => Vec::new(),
+        };
+        for record in records {
+            let Record { kind, at, start: payload, bytes } = *record;
+            let (RecordKind::Entry(kind) | RecordKind::Repair(kind)) = kind else { continue };
             let is_wanted = at.index == self.next()
                 && (frame.first..=frame.last.min(self.last)).contains(&at.index)
                 && (self.entries.is_empty() || self.bytes < self.bytes_max);
@@ -380,10 +392,15 @@ fn live_records(records: &[Record]) -> Vec<&Record> {
                 live.push(record);
             }
             RecordKind::Reset => live.clear(),
+            RecordKind::Repair(_) => {}
             RecordKind::Values => unreachable!("the log has no frame of values"),
         }
     }
     live
+}
+
+fn is_repair(record: &Record) -> bool {
+    matches!(record.kind, RecordKind::Repair(_))
 }
 
 /// Frames that lie one after the other on disk, from the first one on.
@@ -398,7 +415,9 @@ fn span_of<'a>(frames: impl Iterator<Item = &'a FrameRef>, log: &Log, last: u64)
                     == offset_of(&frame.place)
         });
         bytes += frame.place.bytes as usize;
-        let is_needed = frame.first <= last && log.tail().find(frame.place.seq).is_none();
+        let is_needed = frame.first <= last
+            && frame.stored == Stored::Entries
+            && log.tail().find(frame.place.seq).is_none();
         if !span.is_empty() && (!is_adjacent || !is_needed || bytes > SPAN_BYTES_MAX) {
             break;
         }

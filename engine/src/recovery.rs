@@ -1,20 +1,27 @@
 //! What a set of slots means: the decision about the first bad frame, the walk back over the segments, the replay.
 //! Pure over bytes: a [`Slots`] gives them, nothing is written and nothing is deleted.
 //!
-//! Invariants: what is recovered is a prefix, in frames, of what was written; it holds every acknowledged frame, or
-//! the recovery refuses; it is the same however often it is repeated.
+//! Invariants: what is recovered is a prefix, in frames, of what was written; every acknowledged frame counts in it, or
+//! the recovery refuses; it is the same however often it is repeated. An acknowledged frame that is damaged counts where
+//! it is certain which entries it added: these are there, and faulty until a REPAIR record holds them.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{Check, Damage, OpenError, Proof};
-use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES, slot_path};
-use crate::frame::{FrameKind, LogTag, Predecessor, Record, RecordKind};
+use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES, TERM_UNKNOWN, slot_path};
+use crate::frame::{FrameHeader, FrameKind, LogTag, Predecessor, Record, RecordKind};
+use crate::holes::{Hole, HoleFate};
 use crate::index::{FramePlace, LogIndex};
 use crate::mutant::{self, Mutant};
+use crate::options::OnDamage;
 use crate::places::Places;
-use crate::scan::{Failure, Scan, ScannedFrame, Scanner, first_frame_is_there, log_headers};
+use crate::scan::{
+    Failure, Scan, ScannedFrame, ScannedHole, Scanner, StatedEnd, first_frame_is_there, log_headers,
+};
 use crate::segment::{Head, SegmentHeader, SegmentKind, ValidEnd};
 use crate::types::{CheckpointInfo, HardState, Location, Position};
+
+mod holes;
 
 /// The bytes of the slots.
 pub(crate) trait Slots {
@@ -48,6 +55,7 @@ pub(crate) struct Known<'a> {
     pub(crate) checkpoints: &'a [CheckpointInfo],
     /// Slots that a kept checkpoint needs: none of them has been free since it was durable.
     pub(crate) held: &'a [u32],
+    pub(crate) on_damage: OnDamage,
 }
 
 /// A segment that holds live entries, or the newest one.
@@ -105,6 +113,8 @@ pub(crate) struct RecoveredLog {
     pub(crate) frames: u64,
     pub(crate) bytes_scanned: u64,
     pub(crate) torn: Option<TornTail>,
+    /// Damaged frames that count, in order, and what becomes of them.
+    pub(crate) holes: Vec<(Hole, HoleFate)>,
     /// Whether a checkpoint from a peer replaced the log.
     pub(crate) was_reset: bool,
 }
@@ -121,7 +131,7 @@ pub(crate) enum Verdict {
 /// How much of a slot is read to know what it holds: its header and the header of its first frame.
 const START_BYTES: u64 = (SEGMENT_HEADER_BYTES + BLOCK_BYTES) as u64;
 
-/// Decides about the first frame, of sequence number `seq`, that failed a check.
+/// Decides about a frame, of sequence number `seq`, that failed a check.
 ///
 /// | where it lies                                   | who promises `>= seq`                   | decision      |
 /// |-------------------------------------------------|-----------------------------------------|---------------|
@@ -132,6 +142,12 @@ const START_BYTES: u64 = (SEGMENT_HEADER_BYTES + BLOCK_BYTES) as u64;
 /// | in the newest segment                           | nobody; valid frames may follow it      | torn: cut     |
 ///
 /// Which check failed, header or payload, plays no part: a write can tear anywhere (P10, P12, P13).
+///
+/// Corrupt frames that lie in a row are a hole if it is certain what they did to the log ([`ScannedHole`]), and if all
+/// of them are promised by their own segment or its successor. What a checkpoint or another slot promises may be frames
+/// of the same numbers in a segment whose header is lost, and those that lie here were torn before it was opened. A hole
+/// is no reason to refuse if every entry of it that is needed is held by REPAIR records; else the caller chooses
+/// ([`OnDamage`]). Any other corrupt frame is one.
 pub(crate) fn decide(seq: u64, witnesses: &[Proof]) -> Verdict {
     let promises = |proof: &&Proof| match proof {
         Proof::Successor => true,
@@ -151,12 +167,26 @@ pub(crate) fn recover(slots: &mut dyn Slots, known: &Known<'_>) -> Result<Recove
     let mut recovery = Recovery::new(slots, known);
     let heads = recovery.heads()?;
     let newest = heads.last_key_value().map(|(_, header)| *header);
-    let segments = match newest {
-        Some(newest) => recovery.walk_back(&heads, newest)?,
-        None => VecDeque::new(),
-    };
-    recovery.judge_tail(&segments)?;
-    recovery.replay(&segments, newest)
+    let mut segments = VecDeque::new();
+    if let Some(newest) = newest {
+        segments.push_back(recovery.scan_segment(newest, None)?);
+        recovery.walk_back(&heads, newest, &mut segments)?;
+    }
+    recovery.judge_tail(&mut segments)?;
+    if let Some(newest) = newest {
+        // A record that made an older segment superfluous may have been cut.
+        recovery.walk_back(&heads, newest, &mut segments)?;
+    }
+    let log = recovery.replay(&segments, newest)?;
+    match log.index.faulty().into_iter().next() {
+        Some(faulty)
+            if known.on_damage == OnDamage::Refuse && !mutant::is(Mutant::FaultyOpened) =>
+        {
+            let (dir, damage) = (known.dir.to_owned(), Box::new(faulty.hole.damage));
+            Err(OpenError::Damaged { dir, damage })
+        }
+        _ => Ok(log),
+    }
 }
 
 struct Recovery<'a> {
@@ -170,14 +200,16 @@ struct Recovery<'a> {
     /// The highest number of a segment of values.
     values_number: u64,
     torn: Option<TornTail>,
-    /// The first block of the newest segment after its last sound frame that cannot be read.
-    unreadable: Option<u64>,
+    /// The blocks of the newest segment that cannot be read, ascending.
+    unreadable: Vec<u64>,
 }
 
 /// A segment and what its bytes hold.
 struct Scanned {
     header: SegmentHeader,
     scan: Scan,
+    /// Why each of its holes had been durable.
+    proofs: Vec<Proof>,
 }
 
 impl<'a> Recovery<'a> {
@@ -192,7 +224,7 @@ impl<'a> Recovery<'a> {
             starts_whole: Vec::new(),
             values_number: 0,
             torn: None,
-            unreadable: None,
+            unreadable: Vec::new(),
         }
     }
 
@@ -235,14 +267,14 @@ impl<'a> Recovery<'a> {
         Ok(heads)
     }
 
-    /// The newest segment and those before it, oldest first, as far back as an entry is needed from them.
+    /// Adds the segments before the newest, oldest first, as far back as an entry is needed from them.
     fn walk_back(
         &mut self,
         heads: &BTreeMap<u64, SegmentHeader>,
         newest: SegmentHeader,
-    ) -> Result<VecDeque<Scanned>, OpenError> {
+        segments: &mut VecDeque<Scanned>,
+    ) -> Result<(), OpenError> {
         let log_start = self.log_start(Some(newest));
-        let mut segments = VecDeque::from([self.scan_segment(newest, None)?]);
         while let Some(oldest) = segments.front()
             && !oldest.covers(log_start)
         {
@@ -255,10 +287,10 @@ impl<'a> Recovery<'a> {
                     log_start,
                 });
             };
-            let before = self.scan_segment(*header, Some(oldest.header.before))?;
-            segments.push_front(before);
+            let successor = oldest.header;
+            segments.push_front(self.scan_segment(*header, Some(successor))?);
         }
-        Ok(segments)
+        Ok(())
     }
 
     /// Entries up to here are in every checkpoint that is kept, or were dropped by a reset.
@@ -270,28 +302,32 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Reads a segment. Where its end is stated, it must be sound up to exactly there.
+    /// Reads a segment. Where its successor states its end, its frames and holes must reach to exactly there.
     fn scan_segment(
         &mut self,
         header: SegmentHeader,
-        stated: Option<ValidEnd>,
+        successor: Option<SegmentHeader>,
     ) -> Result<Scanned, OpenError> {
+        let stated = successor.map(|successor| {
+            let ValidEnd { end, last_seq, last_crc, .. } = successor.before;
+            // Segments between the two held no records, so the log is what it was at the end of this one.
+            StatedEnd { end, last_seq, last: Predecessor { crc: last_crc, ..successor.prev } }
+        });
         let read_bytes = stated.map_or(self.known.slot_bytes, |stated| stated.end);
         self.bytes_scanned += read_bytes;
-        let stated_end = stated.map(|stated| stated.end);
-        let mut scanner = Scanner::new(&header, self.tag, read_bytes, stated_end);
+        let mut scanner = Scanner::new(&header, self.tag, read_bytes, stated);
         let mut advance = |bytes: &[u8]| scanner.advance(bytes);
         let unreadable =
             self.slots.read_along(header.slot, read_bytes, &mut self.bytes, &mut advance);
         let scan = scanner.end(&self.bytes);
         let Some(stated) = stated else {
-            self.unreadable = unreadable.into_iter().find(|offset| *offset >= scan.end);
-            return Ok(Scanned { header, scan });
+            self.unreadable = unreadable;
+            return Ok(Scanned { header, scan, proofs: Vec::new() });
         };
         if let Some(failure) = scan.failure {
             return Err(self.damaged(header.slot, failure, Proof::Successor));
         }
-        if (scan.last_seq, scan.last.crc) != (stated.last_seq, stated.last_crc) {
+        if (scan.last_seq, scan.last.crc) != (stated.last_seq, stated.last.crc) {
             let failure = Failure {
                 offset: scan.frames.last().map_or(scan.end, |frame| frame.offset),
                 seq: stated.last_seq,
@@ -302,17 +338,59 @@ impl<'a> Recovery<'a> {
             };
             return Err(self.damaged(header.slot, failure, Proof::Successor));
         }
-        Ok(Scanned { header, scan })
+        let proofs = vec![Proof::Successor; scan.holes.len()];
+        Ok(Scanned { header, scan, proofs })
+    }
+
+    /// Decides about the bad frames of the newest segment, in order: which of them are holes, and where the log ends.
+    fn judge_tail(&mut self, segments: &mut VecDeque<Scanned>) -> Result<(), OpenError> {
+        let first = match segments.back() {
+            Some(Scanned { scan, .. }) => scan.first_failure().unwrap_or(end_of(scan)),
+            None => Failure { seq: 1, ..NOTHING },
+        };
+        let witnesses = self.witnesses(segments, first);
+        let Some(Scanned { header, scan, proofs }) = segments.back_mut() else {
+            return self.judge_end(0, first, &witnesses);
+        };
+        let own =
+            if mutant::is(Mutant::HoleProvenElsewhere) { &witnesses } else { &witnesses[..1] };
+        for hole in 0..scan.holes.len() {
+            let ScannedHole { failure, last_seq, .. } = &scan.holes[hole];
+            let proven_upto =
+                if mutant::is(Mutant::HoleUnproven) { failure.seq } else { *last_seq };
+            match decide(proven_upto, own) {
+                Verdict::Corrupt(proof) => proofs.push(proof),
+                Verdict::Torn => {
+                    scan.cut_before(hole);
+                    break;
+                }
+            }
+        }
+        let failure = scan.failure.unwrap_or(end_of(scan));
+        self.judge_end(header.slot, failure, &witnesses)
     }
 
     /// Decides about the first bad frame after the end of the log.
-    fn judge_tail(&mut self, segments: &VecDeque<Scanned>) -> Result<(), OpenError> {
-        let newest = segments.back();
-        let (slot, failure) = match newest {
-            Some(Scanned { header, scan }) => (header.slot, scan.failure.unwrap_or(end_of(scan))),
-            None => (0, Failure { seq: 1, ..NOTHING }),
-        };
-        let mut witnesses = vec![Proof::LaterFrame { durable_seq: failure.promised_seq }];
+    fn judge_end(
+        &mut self,
+        slot: u32,
+        failure: Failure,
+        witnesses: &[Proof],
+    ) -> Result<(), OpenError> {
+        if let Verdict::Corrupt(proof) = decide(failure.seq, witnesses) {
+            return Err(self.damaged(slot, failure, proof));
+        }
+        let Failure { offset, seq, check, traces, .. } = failure;
+        if let Some(unreadable) = self.unreadable.iter().find(|unreadable| **unreadable >= offset) {
+            return Err(self.unreadable(slot, *unreadable));
+        }
+        self.torn = traces.then_some(TornTail { slot, offset, seq, check });
+        Ok(())
+    }
+
+    /// Whoever promises something that `first`, the first bad frame, may contradict; the frames of its segment first.
+    fn witnesses(&mut self, segments: &VecDeque<Scanned>, first: Failure) -> Vec<Proof> {
+        let mut witnesses = vec![Proof::LaterFrame { durable_seq: first.promised_seq }];
         for checkpoint in self.known.checkpoints {
             if mutant::is(Mutant::CheckpointProvesNothing) {
                 break;
@@ -321,19 +399,9 @@ impl<'a> Recovery<'a> {
             witnesses.push(Proof::Checkpoint { index: at.index, durable_seq });
         }
         if !mutant::is(Mutant::OtherSlotProvesNothing) {
-            self.promises_elsewhere(segments, failure.seq, &mut witnesses);
+            self.promises_elsewhere(segments, first.seq, &mut witnesses);
         }
-        match decide(failure.seq, &witnesses) {
-            Verdict::Corrupt(proof) => Err(self.damaged(slot, failure, proof)),
-            Verdict::Torn if self.unreadable.is_some() => {
-                Err(self.unreadable(slot, self.unreadable.unwrap_or_default()))
-            }
-            Verdict::Torn => {
-                let Failure { offset, seq, check, traces, .. } = failure;
-                self.torn = traces.then_some(TornTail { slot, offset, seq, check });
-                Ok(())
-            }
-        }
+        witnesses
     }
 
     /// A slot outside of the chain may be the newest segment whose header was lost; its first frame is then `seq`.
@@ -417,6 +485,7 @@ impl<'a> Recovery<'a> {
             frames: 0,
             bytes_scanned: self.bytes_scanned,
             torn: self.torn,
+            holes: Vec::new(),
             was_reset: false,
         };
         if let Some(oldest) = segments.front() {
@@ -426,11 +495,18 @@ impl<'a> Recovery<'a> {
             self.replay_segment(segment, &mut log)?;
         }
         self.settle_start(&mut log, newest)?;
+        for (hole, fate) in &mut log.holes {
+            *fate = match log.index.is_live_hole(hole.last_seq) {
+                Some(true) => HoleFate::Faulty,
+                Some(false) => HoleFate::Repaired,
+                None => HoleFate::Unneeded,
+            };
+        }
         Ok(log)
     }
 
     fn replay_segment(&self, segment: &Scanned, log: &mut RecoveredLog) -> Result<(), OpenError> {
-        let Scanned { header, scan } = segment;
+        let Scanned { header, scan, proofs } = segment;
         if header.prev.last != log.index.last() {
             // An open that found a newer checkpoint from a peer restated the log as empty after it.
             if header.log_start != header.prev.last {
@@ -440,12 +516,19 @@ impl<'a> Recovery<'a> {
                     header.first_seq,
                 ));
             }
-            log.index.reset(header.log_start);
+            log.index.restart_after(header.log_start);
         }
         log.hard_state = header.hard_state;
         log.promised_seq = header.first_seq - 1;
-        let mut has_records = false;
+        // What a hole held may have been records.
+        let mut has_records = !scan.holes.is_empty();
+        let mut holes = scan.holes.iter().zip(proofs).peekable();
         for frame in &scan.frames {
+            while let Some((hole, proof)) =
+                holes.next_if(|(hole, _)| hole.last_seq < frame.header.seq)
+            {
+                self.replay_hole(header, scan, hole, *proof, log)?;
+            }
             let records = scan.records_of(frame);
             has_records |= !records.is_empty();
             replay_frame(frame, records, &mut log.index, &mut log.places)
@@ -456,6 +539,9 @@ impl<'a> Recovery<'a> {
                 log.data_seq = frame.header.seq;
             }
             log.frames += 1;
+        }
+        for (hole, proof) in holes {
+            self.replay_hole(header, scan, hole, *proof, log)?;
         }
         log.last_seq = scan.last_seq;
         log.prev = scan.last;
@@ -489,10 +575,18 @@ impl<'a> Recovery<'a> {
             log.index.purge_upto(log_start);
         }
         if let Some(CheckpointInfo { at, installed: true, .. }) = checkpoint
+            && log.index.term_at(at.index) == Some(TERM_UNKNOWN)
+        {
+            // Whether the log goes on after it or is replaced by it cannot be told.
+            let faulty = log.index.faulty_in(&log.index.frame_of(at.index));
+            let (dir, damage) = (self.known.dir.to_owned(), Box::new(faulty.hole.damage));
+            return Err(OpenError::Damaged { dir, damage });
+        }
+        if let Some(CheckpointInfo { at, installed: true, .. }) = checkpoint
             && at.index >= log.index.start().index
             && log.index.term_at(at.index) != Some(at.term)
         {
-            log.index.reset(at);
+            log.index.restart_after(at);
             log.prev.last = at;
             log.was_reset = true;
             return Ok(());
@@ -528,6 +622,7 @@ impl Scanned {
             || self.scan.records().iter().any(|record| match record.kind {
                 RecordKind::Entry(_) => record.at.index <= log_start.index + 1,
                 RecordKind::Reset => true,
+                RecordKind::Repair(_) => false,
                 RecordKind::Values => unreachable!("the log has no frame of values"),
             })
     }
@@ -545,15 +640,29 @@ fn replay_frame(
                 index.entry(record.at)?;
                 places.push(record.at.index, record_place(frame, record));
             }
+            RecordKind::Repair(_) if mutant::is(Mutant::RepairForgotten) => {}
+            RecordKind::Repair(_) => {
+                if index.repair(record.at, place(frame))? {
+                    places.repair(record.at.index, record_place(frame, record));
+                }
+            }
             RecordKind::Reset => index.reset(record.at),
             RecordKind::Values => unreachable!("the log has no frame of values"),
         }
     }
-    if index.last() != frame.header.last || index.open_first_index() != frame.header.first_index {
-        return Err(Check::Indices);
-    }
+    check_frame(&frame.header, index)?;
     index.end_frame(place(frame));
     Ok(())
+}
+
+/// What its header says of a frame must be what its records have done.
+fn check_frame(header: &FrameHeader, index: &LogIndex) -> Result<(), Check> {
+    let told = (index.last(), index.open_first_index(), index.open_replaces());
+    if told == (header.last, header.first_index, header.replaces) {
+        Ok(())
+    } else {
+        Err(Check::Indices)
+    }
 }
 
 fn record_place(frame: &ScannedFrame, record: &Record) -> Location {

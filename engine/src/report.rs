@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::Check;
+use crate::holes::{FaultyRange, Hole, HoleFate};
 use crate::recovery::TornTail;
 use crate::types::{CheckpointInfo, HardState, Position};
 
@@ -21,6 +22,9 @@ pub struct Recovered {
     pub last: Position,
     /// (term, first index) of each run of stored entries.
     pub terms: Vec<(u64, u64)>,
+    /// Entries that are damaged, in order; only with [`crate::OnDamage::HandUp`]. They count in everything above;
+    /// [`crate::format::TERM_UNKNOWN`] stands in `terms` where nothing states the term of one.
+    pub faulty: Vec<FaultyRange>,
     /// How it was found.
     pub report: Report,
 }
@@ -38,6 +42,8 @@ pub struct Report {
     pub bytes_scanned: u64,
     /// The tail that was cut.
     pub torn: Option<TornTail>,
+    /// Damaged frames that had been durable, in order, and what becomes of each.
+    pub holes: Vec<(Hole, HoleFate)>,
     /// A checkpoint from a peer replaced the log.
     pub was_reset: bool,
     /// Damaged checkpoints that were moved aside: the new path and what they failed.
@@ -54,6 +60,9 @@ impl fmt::Display for Report {
         if let Some(TornTail { slot, offset, seq, check }) = self.torn {
             write!(f, "; torn tail cut in seg/{slot:08x}.seg at byte {offset} before frame {seq}")?;
             write!(f, " ({check}), nothing of it had been acknowledged")?;
+        }
+        for (hole, fate) in &self.holes {
+            write!(f, "; {hole}, {fate}")?;
         }
         if self.was_reset {
             write!(f, "; a checkpoint from a peer replaced the log")?;

@@ -1,4 +1,7 @@
-//! Reads the frames of one segment out of its bytes. It says where the first bad one is, and decides nothing.
+//! Reads the frames of one segment out of its bytes. It says where bad ones are, and decides nothing.
+//!
+//! Behind bad frames it goes on where it is certain what they did to the log: see [`ScannedHole`]. Whether they had been
+//! durable is for others to say, and only then does what lies behind them count.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -10,6 +13,9 @@ use crate::frame::{
     Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, RecordKind, decode_records_into,
 };
 use crate::segment::SegmentHeader;
+
+mod holes;
+pub(crate) use holes::ScannedHole;
 
 /// A frame that passed every check.
 #[derive(Clone, Debug)]
@@ -35,10 +41,20 @@ pub(crate) struct Failure {
     pub(crate) promised_seq: u64,
 }
 
+/// Where a segment validly ends, as the one after it states it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StatedEnd {
+    pub(crate) end: u64,
+    pub(crate) last_seq: u64,
+    pub(crate) last: Predecessor,
+}
+
 /// What the bytes of a segment hold.
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
     pub(crate) frames: Vec<ScannedFrame>,
+    /// Between them, in order.
+    pub(crate) holes: Vec<ScannedHole>,
     /// Of all frames, one after the other.
     records: Vec<Record>,
     /// The first byte after the last frame.
@@ -46,7 +62,7 @@ pub(crate) struct Scan {
     pub(crate) last_seq: u64,
     /// The last frame, or what the segment's header says of the one before the first.
     pub(crate) last: Predecessor,
-    /// Why the scan ended before `end`; absent when it ended at the stated end.
+    /// What lies at `end` and is neither a frame nor a hole; absent when that is the stated end.
     pub(crate) failure: Option<Failure>,
 }
 
@@ -56,7 +72,7 @@ pub(crate) struct Scanner<'a> {
     tag: LogTag,
     /// How many bytes there will be.
     bytes: u64,
-    stated_end: Option<u64>,
+    stated: Option<StatedEnd>,
     durable_seq_min: u64,
     scan: Scan,
     refused: Option<Refused>,
@@ -67,23 +83,24 @@ impl<'a> Scanner<'a> {
         segment: &'a SegmentHeader,
         tag: LogTag,
         bytes: u64,
-        stated_end: Option<u64>,
+        stated: Option<StatedEnd>,
     ) -> Scanner<'a> {
         let scan = Scan {
             frames: Vec::new(),
+            holes: Vec::new(),
             records: Vec::new(),
             end: SEGMENT_HEADER_BYTES as u64,
             last_seq: segment.first_seq - 1,
             last: segment.prev,
             failure: None,
         };
-        Scanner { segment, tag, bytes, stated_end, durable_seq_min: 0, scan, refused: None }
+        Scanner { segment, tag, bytes, stated, durable_seq_min: 0, scan, refused: None }
     }
 
     /// Goes as far as the first `bytes` of the segment reach.
     pub(crate) fn advance(&mut self, bytes: &[u8]) {
         while self.refused.is_none()
-            && self.stated_end != Some(self.scan.end)
+            && self.stated.is_none_or(|stated| stated.end != self.scan.end)
             && self.reaches_next_frame(bytes)
         {
             match self.next_frame(bytes) {
@@ -99,11 +116,32 @@ impl<'a> Scanner<'a> {
     /// What there is, now that all of its bytes are there.
     pub(crate) fn end(mut self, bytes: &[u8]) -> Scan {
         self.advance(bytes);
-        if let Some((check, indices)) = self.refused {
-            self.scan.failure =
-                Some(failure(bytes, self.segment, self.tag, &self.scan, check, indices));
+        while let Some((check, indices)) = self.refused.take() {
+            let failure = failure(bytes, self.segment, self.tag, &self.scan, check, indices);
+            let Some(hole) = self.hole(bytes, failure) else {
+                self.scan.failure = Some(failure);
+                break;
+            };
+            if let Some(header) = hole.header {
+                self.durable_seq_min = header.durable_seq;
+            }
+            self.scan.pass(hole);
+            self.advance(bytes);
         }
         self.scan
+    }
+
+    fn expected(&self, rest: &[u8]) -> Expected {
+        let Scanner { segment, scan, .. } = self;
+        Expected {
+            salt: segment.salt,
+            slot: segment.slot,
+            block: block_of(scan.end),
+            seq: scan.last_seq + 1,
+            durable_seq_min: self.durable_seq_min,
+            prev: scan.last,
+            room_bytes: rest.len(),
+        }
     }
 
     /// Whether the next frame, as its header has it, is there whole, or will never be.
@@ -119,20 +157,12 @@ impl<'a> Scanner<'a> {
     }
 
     fn next_frame(&mut self, bytes: &[u8]) -> Result<(ScannedFrame, u32), Refused> {
-        let Scanner { segment, scan, .. } = self;
+        let rest = tail(bytes, self.scan.end);
+        let expected = self.expected(rest);
+        let scan = &mut self.scan;
         let first = scan.records.len();
-        let rest = tail(bytes, scan.end);
-        let expected = Expected {
-            salt: segment.salt,
-            slot: segment.slot,
-            block: block_of(scan.end),
-            seq: scan.last_seq + 1,
-            durable_seq_min: self.durable_seq_min,
-            prev: scan.last,
-            room_bytes: rest.len(),
-        };
         let (header, crc) = check_frame(self.tag, &expected, rest, &mut scan.records)?;
-        if !segment.kind.takes(header.kind) {
+        if !self.segment.kind.takes(header.kind) {
             scan.records.truncate(first);
             return Err((Check::Kind, Some(header.indices())));
         }
@@ -147,17 +177,48 @@ impl Scan {
         self.records.get(frame.records.clone()).unwrap_or_default()
     }
 
+    /// The records of a hole, where they are known.
+    pub(crate) fn records_in(&self, hole: &ScannedHole) -> Option<&[Record]> {
+        self.records.get(hole.records.clone()?)
+    }
+
+    /// What failed first; absent where everything up to the stated end is sound.
+    pub(crate) fn first_failure(&self) -> Option<Failure> {
+        self.holes.first().map(|hole| hole.failure).or(self.failure)
+    }
+
+    /// The log ends before the hole of this number and all that follows it.
+    pub(crate) fn cut_before(&mut self, hole: usize) {
+        let Some(cut) = self.holes.get(hole).cloned() else { return };
+        self.holes.truncate(hole);
+        self.frames.retain(|frame| frame.header.seq < cut.failure.seq);
+        let of_frames = self.frames.last().map_or(0, |frame| frame.records.end);
+        let of_holes = self.holes.iter().filter_map(|hole| hole.records.as_ref());
+        let end = of_holes.map(|records| records.end).max().unwrap_or(0).max(of_frames);
+        self.records.truncate(end);
+        self.end = cut.failure.offset;
+        self.last_seq = cut.failure.seq - 1;
+        self.last = cut.before;
+        self.failure = Some(cut.failure);
+    }
+
     /// Every record, in order.
     pub(crate) fn records(&self) -> &[Record] {
         &self.records
     }
 
     fn accept(&mut self, frame: ScannedFrame, crc: u32) {
-        let FrameHeader { seq, first_index, last, .. } = frame.header;
         self.end += frame.header.frame_bytes() as u64;
-        self.last_seq = seq;
-        self.last = Predecessor { crc, first_index, last };
+        self.last_seq = frame.header.seq;
+        self.last = frame.header.as_predecessor(crc);
         self.frames.push(frame);
+    }
+
+    fn pass(&mut self, hole: ScannedHole) {
+        self.end = hole.end;
+        self.last_seq = hole.last_seq;
+        self.last = hole.after;
+        self.holes.push(hole);
     }
 }
 

@@ -117,6 +117,7 @@ impl SegmentHeader {
             .u64(self.hard_state.vote)
             .u64(self.log_start.index)
             .u64(self.log_start.term)
+            .u64(self.prev.replaced_seq)
             .zeros();
         let checksum = crc(checked);
         Writer::new(magic).bytes(&SEGMENT_MAGIC).u32(checksum);
@@ -153,7 +154,7 @@ impl SegmentHeader {
         let last_seq = reader.u64()?;
         let last_crc = reader.u32()?;
         let crc = reader.u32()?;
-        Some(SegmentHeader {
+        let mut header = SegmentHeader {
             log_id,
             slot,
             kind,
@@ -167,10 +168,13 @@ impl SegmentHeader {
                 crc,
                 first_index: reader.u64()?,
                 last: Position { index: reader.u64()?, term: reader.u64()? },
+                replaced_seq: 0,
             },
             hard_state: HardState { term: reader.u64()?, vote: reader.u64()? },
             log_start: Position { index: reader.u64()?, term: reader.u64()? },
-        })
+        };
+        header.prev.replaced_seq = reader.u64()?;
+        Some(header)
     }
 
     /// Reads block 0 of a slot and checks that it belongs there.
@@ -205,7 +209,7 @@ impl SegmentHeader {
             (self.slot_bytes == slot_bytes, Check::Length),
             (self.number > 0 && self.first_seq > 0, Check::Sequence),
             (largest <= NUMBER_MAX, Check::Range),
-            (before_is_sound, Check::Chain),
+            (before_is_sound && self.prev.replaced_seq < self.first_seq, Check::Chain),
             (self.log_start.index <= self.prev.last.index, Check::Indices),
         ];
         checks.into_iter().find(|(passed, _)| !passed).map(|(_, check)| check)
@@ -230,7 +234,12 @@ mod tests {
             epoch: 2,
             first_seq: 40,
             before: ValidEnd { number: 6, end: 8192, last_seq: 39, last_crc: 1 },
-            prev: Predecessor { crc: 1, first_index: 9, last: Position { index: 10, term: 2 } },
+            prev: Predecessor {
+                crc: 1,
+                first_index: 9,
+                last: Position { index: 10, term: 2 },
+                replaced_seq: 38,
+            },
             hard_state: HardState { term: 2, vote: 3 },
             log_start: Position { index: 4, term: 1 },
         }

@@ -151,6 +151,7 @@ mod tests {
             table_crc: 0,
             record_count: 1,
             kind: FrameKind::Data,
+            replaces: false,
             hard_state: HardState::default(),
             first_index: 0,
             last: Position::default(),

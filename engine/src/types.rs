@@ -116,6 +116,9 @@ pub struct Append {
     pub hard_state: Option<HardState>,
     /// Drops every entry and continues after this position. Requires a durable checkpoint there.
     pub reset: Option<Position>,
+    /// Faulty entries once more ([`crate::FaultyRange`]), in any order: each in its own term, and the payload as it was.
+    /// They replace nothing.
+    pub repairs: Vec<Entry>,
     /// Consecutive indices. The first one may lie at or below the last index: it and everything above are replaced.
     pub entries: Vec<Entry>,
 }
@@ -223,6 +226,11 @@ pub enum Event {
     LogStart {
         /// The entry before the first one that is still kept.
         log_start: Position,
+    },
+    /// Faulty entries can be read again: a frame that holds them once more is durable.
+    Repaired {
+        /// How many entries still are faulty, or are repaired only in frames that are not durable.
+        faulty: u64,
     },
     /// [`crate::Engine::room`] has changed.
     RoomChanged(Room),
@@ -347,6 +355,8 @@ pub struct Status {
     pub spare_bytes: u64,
     /// Whether a checkpoint is being written.
     pub checkpoint_in_progress: bool,
+    /// Entries that are damaged, and that no durable frame holds once more.
+    pub faulty: u64,
     /// Whether there is room.
     pub room: Room,
     /// What the scrubber has done.

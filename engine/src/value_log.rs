@@ -241,6 +241,7 @@ impl ValueLog {
             table_crc: 0,
             record_count: 0,
             kind: FrameKind::Values,
+            replaces: false,
             hard_state: HardState::default(),
             first_index: 0,
             last: Position::default(),

@@ -113,8 +113,7 @@ impl Walk {
             Ok((header, crc)) if segment.kind.takes(header.kind) => {
                 self.seq += 1;
                 self.durable_seq = header.durable_seq;
-                let FrameHeader { first_index, last, .. } = header;
-                self.prev = Predecessor { crc, first_index, last };
+                self.prev = header.as_predecessor(crc);
                 let (offset, bytes) = (self.offset, header.frame_bytes());
                 Step::Frame(WalkedFrame { offset, records, bytes })
             }

@@ -99,7 +99,7 @@ fn append<D: engine::io::Disk>(disk: D, dir: &Path, round: u64) -> &'static str 
     let hard_state = Some(HardState { term: 1, vote: 1 });
     let payload = Bytes::from_static(b"value");
     let entries = vec![Entry { index: round, term: 1, kind: 0, payload }];
-    engine.append(Append { write: 1, hard_state, reset: None, entries });
+    engine.append(Append { write: 1, hard_state, entries, ..Append::default() });
     let mut events = Vec::new();
     while !events.iter().any(|event| matches!(event, Event::Durable { write: 1 })) {
         engine.turn(0, &mut events).unwrap();

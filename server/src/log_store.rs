@@ -28,6 +28,7 @@ pub fn append_of(write: Write) -> Append {
             .hard_state
             .map(|state| HardState { term: state.term.0, vote: state.vote.map_or(0, |id| id.0) }),
         reset: write.reset.map(|meta| position_of(meta.last)),
+        repairs: Vec::new(),
         entries: write.batches.iter().flat_map(entries_of).collect(),
     }
 }

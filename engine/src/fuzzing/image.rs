@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use crate::codec::crc;
 use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, slot_path};
 use crate::frame::LogTag;
+use crate::options::OnDamage;
 use crate::recovery::{Known, Slots, recover};
 use crate::types::{CheckpointInfo, Position};
 
@@ -39,8 +40,20 @@ pub(super) fn recover_patched(data: &[u8]) {
         slot_bytes: SLOT_BYTES as u64,
         checkpoints,
         held: &[],
+        on_damage: OnDamage::Refuse,
     };
+    // Whoever takes faulty entries over finds at least what others do, and the same where nothing is faulty.
+    let refusing = recover(&mut slots, &known);
+    let known = Known { on_damage: OnDamage::HandUp, ..known };
+    if let Ok(log) = &refusing {
+        let handed_up = recover(&mut slots, &known).expect("nothing is faulty");
+        assert_eq!(log.index.last(), handed_up.index.last());
+        assert!(log.index.faulty().is_empty() && handed_up.index.faulty().is_empty());
+    }
     if let Ok(log) = recover(&mut slots, &known) {
+        let faulty: u64 = log.index.faulty().iter().map(|range| range.last + 1 - range.first).sum();
+        assert!(faulty == 0 || refusing.is_err());
+        assert!(faulty <= log.index.last().index - log.index.start().index);
         let again = recover(&mut slots, &known).expect("a recovery can be repeated");
         assert_eq!(log.index.last(), again.index.last());
         assert!(log.index.start().index <= log.index.last().index);

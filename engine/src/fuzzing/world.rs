@@ -269,6 +269,7 @@ impl World {
             | Event::CheckpointFailed { .. }
             | Event::CheckpointBytes { .. }
             | Event::LogStart { .. }
+            | Event::Repaired { .. }
             | Event::RoomChanged(_)
             | Event::Damaged(_)
             | Event::SlowWrite { .. } => {}
@@ -303,7 +304,15 @@ impl World {
         reset: Option<Position>,
         entries: Vec<Entry>,
     ) {
-        let append = Append { write: self.oracle.next_write(), hard_state, reset, entries };
+        let write = self.oracle.next_write();
+        let append = Append { write, hard_state, reset, repairs: Vec::new(), entries };
+        self.oracle.append(&append);
+        self.engine().append(append);
+    }
+
+    /// Appends faulty entries once more. They change nothing in what the log must hold.
+    pub fn repair(&mut self, repairs: Vec<Entry>) {
+        let append = Append { write: self.oracle.next_write(), repairs, ..Append::default() };
         self.oracle.append(&append);
         self.engine().append(append);
     }

@@ -13,10 +13,11 @@ use crate::format::{CHECKPOINT_DIR, SEGMENT_HEADER_BYTES, checkpoint_path, slot_
 use crate::frame::{FrameKind, LogTag, Record, RecordKind};
 use crate::io::{Disk, FileId};
 use crate::meta;
+use crate::options::OnDamage;
 use crate::recovery::{RecoveredLog, Slots, Verdict, decide};
 use crate::report::Recovered;
 use crate::retained::Kept;
-use crate::scan::{Failure, Scan, ScannedFrame, Scanner};
+use crate::scan::{Failure, Scan, ScannedFrame, ScannedHole, Scanner};
 use crate::segment::{Head, SegmentHeader};
 use crate::types::{CheckpointInfo, HardState, Meta, Position};
 
@@ -49,7 +50,7 @@ pub fn verify<D: Disk>(mut disk: D, dir_for_messages: &Path) -> Result<Inspectio
     let checkpoints = opening.checkpoints(&meta, &mut Nobody)?;
     let damaged = opening.damaged(&meta, &checkpoints)?;
     opening.check_named_slots(&files, &checkpoints)?;
-    let log = opening.recover(&meta, &files, &checkpoints)?;
+    let log = opening.recover(&meta, &files, &checkpoints, OnDamage::Refuse)?;
     let rotten = opening.rotten(&meta, &files, &checkpoints, &log)?;
     let kept: Vec<CheckpointInfo> = checkpoints.good.iter().map(Kept::info).collect();
     let recovered = recovered(false, &log, &checkpoints.good, opening.report);
@@ -123,7 +124,7 @@ fn rot(slot: u32, head: &Head, meta: &Meta, bytes: &[u8]) -> Option<Damage> {
         Head::Bad(check) => of_header(*check),
         Head::Segment(header) => {
             let Failure { offset, seq, check, indices, promised_seq, .. } =
-                scan(header, meta, bytes).failure?;
+                scan(header, meta, bytes).first_failure()?;
             match decide(seq, &[Proof::LaterFrame { durable_seq: promised_seq }]) {
                 Verdict::Torn => None,
                 Verdict::Corrupt(proof) => {
@@ -153,6 +154,8 @@ pub enum Dumped<'a> {
     Frame(FrameView),
     /// A record.
     Record(RecordView<'a>),
+    /// Frames in a row that cannot be read; sound ones of the same segment, or its end, follow.
+    Hole(HoleView),
     /// Where the frames of the segment end, and the check that what lies there does not pass.
     End {
         /// The slot.
@@ -162,6 +165,25 @@ pub enum Dumped<'a> {
         /// None where the slot is full.
         check: Option<Check>,
     },
+}
+
+/// Frames that cannot be read. Whether they had been durable is [`verify`]'s question.
+#[derive(Clone, Copy, Debug)]
+pub struct HoleView {
+    /// The slot.
+    pub slot: u32,
+    /// The first byte of the first of them.
+    pub offset: u64,
+    /// The first byte after the last.
+    pub end: u64,
+    /// The sequence number of the first.
+    pub first_seq: u64,
+    /// That of the last.
+    pub last_seq: u64,
+    /// What the first fails.
+    pub check: Check,
+    /// The entries that they held; (0, 0) is none.
+    pub indices: (u64, u64),
 }
 
 /// The header of a segment.
@@ -298,15 +320,26 @@ fn dump_segment(
     show: &mut Show<'_>,
 ) -> Result<(), Stop> {
     show(Dumped::Segment(view_of(header)))?;
+    let mut holes = scan.holes.iter().map(|hole| hole_view_of(header.slot, hole)).peekable();
     for frame in &scan.frames {
+        while let Some(hole) = holes.next_if(|hole| hole.last_seq < frame.header.seq) {
+            show(Dumped::Hole(hole))?;
+        }
         let records = scan.records_of(frame);
         show(Dumped::Frame(frame_view_of(frame, records.len())))?;
         for record in records {
             show(Dumped::Record(record_view_of(frame, record, bytes)))?;
         }
     }
+    holes.try_for_each(|hole| show(Dumped::Hole(hole)))?;
     let check = scan.failure.map(|failure| failure.check);
     show(Dumped::End { slot: header.slot, offset: scan.end, check })
+}
+
+fn hole_view_of(slot: u32, hole: &ScannedHole) -> HoleView {
+    let Failure { offset, seq: first_seq, check, .. } = hole.failure;
+    let ScannedHole { end, last_seq, .. } = *hole;
+    HoleView { slot, offset, end, first_seq, last_seq, check, indices: hole.indices() }
 }
 
 fn record_view_of<'a>(frame: &ScannedFrame, record: &Record, bytes: &'a [u8]) -> RecordView<'a> {
@@ -314,6 +347,7 @@ fn record_view_of<'a>(frame: &ScannedFrame, record: &Record, bytes: &'a [u8]) ->
     let start = usize::try_from(offset).expect("a slot is at most 1 GiB");
     let (kind, entry_kind) = match record.kind {
         RecordKind::Entry(kind) => ("entry", kind),
+        RecordKind::Repair(kind) => ("repair", kind),
         RecordKind::Reset => ("reset", 0),
         RecordKind::Values => ("values", 0),
     };

@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::*;
 use crate::format::BLOCK_BYTES;
+use crate::index::FrameRef;
 use crate::log::{Acknowledged, Built, Log};
-use crate::options::Options;
+use crate::options::{OnDamage, Options};
 use crate::types::{Append, Entry};
 
 const SLOT_BYTES: usize = 64 << 10;
@@ -48,8 +49,17 @@ impl Memory {
     }
 
     fn recover_with(&mut self, held: &[u32]) -> Result<RecoveredLog, OpenError> {
+        self.recover_as(OnDamage::Refuse, held)
+    }
+
+    fn hand_up(&mut self) -> Result<RecoveredLog, OpenError> {
+        self.recover_as(OnDamage::HandUp, &[])
+    }
+
+    fn recover_as(&mut self, on_damage: OnDamage, held: &[u32]) -> Result<RecoveredLog, OpenError> {
         let slot_bytes = SLOT_BYTES as u64;
-        let known = Known { dir: "data", log_id: LOG_ID, slot_bytes, checkpoints: &[], held };
+        let known =
+            Known { dir: "data", log_id: LOG_ID, slot_bytes, checkpoints: &[], held, on_damage };
         recover(self, &known)
     }
 }
@@ -112,7 +122,7 @@ impl Model {
         });
         let entries = entries.collect();
         self.hard_state = hard_state.unwrap_or(self.hard_state);
-        self.log.append(Append { write: self.writes, hard_state, reset: None, entries });
+        self.log.append(Append { write: self.writes, hard_state, entries, ..Append::default() });
     }
 
     /// Frames that can start now, with their slots taken.
@@ -269,6 +279,64 @@ fn a_flipped_bit_of_a_promised_frame_names_the_frame_that_it_is_in() {
             assert_eq!(damage.seq, frame.place.seq);
         }
     }
+}
+
+/// What a state is, but for the terms of entries that are faulty.
+fn but_for_terms(found: &RecoveredLog) -> (HardState, Position, Vec<(u64, u64, FramePlace)>) {
+    let State { voted, last, places, .. } = state_of(found.hard_state, &found.index);
+    (voted, last, places)
+}
+
+#[test]
+fn every_flipped_bit_that_is_handed_up_leaves_all_but_the_entries_of_its_frame_as_they_were() {
+    let model = small_log();
+    let sound = model.slots.clone().recover().unwrap();
+    let frames: Vec<_> = sound.index.frames_from(0).copied().collect();
+    let terms = sound.index.runs();
+    let term_of = |runs: &[(u64, u64)], index| {
+        runs.iter().rev().find(|run| run.1 <= index).map_or(0, |run| run.0)
+    };
+    let (mut handed_up, mut harmless, mut refused, mut cut) = (0u32, 0u32, 0u32, 0u32);
+    let mut flipped = model.slots.clone();
+    for slot in 0..SLOTS {
+        for bit in (0..SLOT_BYTES * 8).step_by(11) {
+            let (byte, mask) = (bit / 8, 1u8 << (bit % 8));
+            if model.slots.0[slot][byte] == 0 && byte % BLOCK_BYTES > 256 {
+                continue;
+            }
+            flipped.0[slot][byte] ^= mask;
+            match flipped.hand_up() {
+                Ok(found) if found.last_seq == sound.last_seq => {
+                    assert_eq!(but_for_terms(&found), but_for_terms(&sound));
+                    for faulty in found.index.faulty() {
+                        let hit = |frame: &&FrameRef| {
+                            let start = frame.place.block as usize * BLOCK_BYTES;
+                            frame.place.slot as usize == slot
+                                && (start..start + frame.place.bytes as usize).contains(&byte)
+                        };
+                        let frame = frames.iter().find(hit).unwrap();
+                        assert_eq!((faulty.first, faulty.last), (frame.first, frame.last));
+                        handed_up += 1;
+                    }
+                    harmless += u32::from(found.index.faulty().is_empty());
+                    let last = found.index.last().index;
+                    for index in (1..=last).filter(|index| !found.index.is_faulty(*index)) {
+                        assert_eq!(term_of(&found.index.runs(), index), term_of(&terms, index));
+                        assert!(found.places.find(index).is_some());
+                    }
+                }
+                Ok(found) => {
+                    assert_eq!(found.last_seq, sound.last_seq - 1);
+                    cut += 1;
+                }
+                Err(OpenError::Damaged { .. } | OpenError::SegmentMissing { .. }) => refused += 1,
+                Err(other) => panic!("slot {slot} byte {byte}: {other}"),
+            }
+            flipped.0[slot][byte] ^= mask;
+        }
+    }
+    let counts = (handed_up, harmless, refused, cut);
+    assert!(handed_up > 500 && harmless > 500 && refused > 500 && cut > 100, "{counts:?}");
 }
 
 /// Overlays the chosen sectors of unacknowledged frames with old bytes, garbage or zeros.

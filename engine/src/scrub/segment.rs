@@ -348,8 +348,8 @@ impl Chain {
     }
 
     fn after(self, header: &FrameHeader, crc: u32, start: u64) -> Chain {
-        let FrameHeader { seq, first_index, last, durable_seq, .. } = *header;
-        let last = Predecessor { crc, first_index, last };
+        let FrameHeader { seq, durable_seq, .. } = *header;
+        let last = header.as_predecessor(crc);
         Chain { last_seq: seq, last, durable_seq_min: durable_seq, last_start: start, ..self }
     }
 }

@@ -126,7 +126,7 @@ fn work<D: Disk>(mut disk: impl FnMut() -> D) {
                 .collect();
             next += write;
             let hard_state = Some(HardState { term: round, vote: write });
-            node.append(Append { write, hard_state, reset: None, entries });
+            node.append(Append { write, hard_state, entries, ..Append::default() });
             if write % 2 == 0 {
                 node.rest();
             }

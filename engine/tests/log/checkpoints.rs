@@ -214,6 +214,7 @@ fn ends(world: &World) -> (usize, bool) {
         | Event::ValuesPlaced { .. }
         | Event::CheckpointBytes { .. }
         | Event::LogStart { .. }
+        | Event::Repaired { .. }
         | Event::RoomChanged(_)
         | Event::Damaged(_)
         | Event::SlowWrite { .. } => None,

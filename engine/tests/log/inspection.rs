@@ -140,7 +140,8 @@ fn a_dump_shows_every_entry_once_and_stops_when_it_is_told_to() {
             | Dumped::Checkpoint(..)
             | Dumped::NoSegment(..)
             | Dumped::Segment(_)
-            | Dumped::Frame(_) => {}
+            | Dumped::Frame(_)
+            | Dumped::Hole(_) => {}
         }
         ControlFlow::Continue(())
     })

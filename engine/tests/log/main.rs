@@ -8,6 +8,7 @@ mod cleaning;
 mod corpus;
 mod crashes;
 mod faults;
+mod holes;
 mod inspection;
 #[cfg(feature = "mutants")]
 mod mutants;

@@ -80,6 +80,22 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::PaceIgnored => "space::room_says_what_may_be_proposed_and_checkpoints_pace_it",
         Mutant::SlotsBeforeSpare => "space::space_for_the_next_checkpoint_comes_before_slots",
         Mutant::LimitIgnored => "space::a_limit_is_a_full_file_system",
+        Mutant::HoleSkipped => {
+            "holes::damage_to_any_region_of_any_frame_hands_up_its_entries_and_nothing_else"
+        }
+        Mutant::HoleUnproven => "holes::a_hole_that_is_promised_in_part_is_refused",
+        Mutant::HoleProvenElsewhere => {
+            "holes::what_another_segment_promises_makes_no_hole_of_a_torn_tail"
+        }
+        Mutant::ReplacementOverlooked => {
+            "holes::a_hole_in_which_entries_were_replaced_is_handed_up_only_if_its_table_tells_which"
+        }
+        Mutant::FaultyOpened => {
+            "holes::a_directory_with_faulty_entries_is_refused_unless_they_are_asked_for"
+        }
+        Mutant::RepairForgotten => {
+            "holes::a_crash_at_any_moment_of_a_repair_loses_nothing_and_what_was_acknowledged_is_repaired"
+        }
         other => panic!("{other:?} has no test that catches it"),
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use clap::Subcommand;
 use engine::io::offline::OfflineDisk;
-use engine::{Inspection, LookLock, OpenError};
+use engine::{Hole, HoleFate, Inspection, LookLock, OpenError};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::outcome::{Exit, Failure};
@@ -76,6 +76,7 @@ impl State {
     fn of(found: &Result<Inspection, OpenError>) -> State {
         match found {
             Ok(found) if !found.damaged.is_empty() || !found.rotten.is_empty() => State::Damaged,
+            Ok(found) if found.recovered.report.holes.iter().any(is_unrepaired) => State::Damaged,
             Ok(found) if found.recovered.report.torn.is_some() => State::Torn,
             Ok(_) => State::Sound,
             Err(error) => State::of_error(error),
@@ -113,6 +114,11 @@ impl State {
             State::Unreadable => Exit::Of(66),
         }
     }
+}
+
+/// A hole whose entries later frames hold is as good as sound.
+fn is_unrepaired((_, fate): &(Hole, HoleFate)) -> bool {
+    *fate != HoleFate::Repaired
 }
 
 /// A directory that nobody opens while this is there.

@@ -705,6 +705,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 senders.body_arrived(&mut Means { engine, values, out }, id, result);
             }
             EngineEvent::LogStart { log_start } => self.raft.purged(log_id_of(log_start)),
+            EngineEvent::Repaired { faulty } => {
+                tracing::info!(faulty, "damaged entries of the log are repaired");
+            }
             EngineEvent::RoomChanged(room) => self.handle_room(room),
             EngineEvent::Damaged(rot) => {
                 tracing::error!(

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use engine::io::open::{AnyDisk, Backend, open_disk};
+use engine::{Append, Engine, Entry, Event, Identity, OnDamage, Opened, Options};
 use rustix::process::Signal;
 
 use crate::support::{Node, Run, holdfast, run};
@@ -76,6 +78,65 @@ fn damage_in_a_promised_frame_is_told_with_its_place() {
     let text = wal(&["verify"], node.directory()).expect(2, &[]);
     assert!(text.text().contains(&format!("seg/00000000.seg at byte {second}")), "{text:?}");
     wal(&["dump"], node.directory()).expect(2, &[]);
+}
+
+/// The log of a stopped node, opened without it, by whoever takes damaged entries over.
+fn open_log(node: &Node, seed: u64) -> Opened<AnyDisk> {
+    let (disk, _) = open_disk(node.directory(), Backend::Syscall).unwrap();
+    let slot_bytes = fs::metadata(slot(node)).unwrap().len();
+    let on_damage = OnDamage::HandUp;
+    let options = Options { slot_bytes, on_damage, seed: [seed, 1], ..Options::default() };
+    let identity = Identity { node: 1, incarnation: 1, log_id: 1 };
+    engine::open(disk, node.directory(), options, identity).unwrap()
+}
+
+/// Turns until an event is what is wanted.
+fn wait_for<T>(engine: &mut Engine<AnyDisk>, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+    let mut events = Vec::new();
+    loop {
+        engine.turn(0, &mut events).unwrap();
+        if let Some(found) = events.drain(..).find_map(&mut wanted) {
+            return found;
+        }
+        engine.wait(None);
+    }
+}
+
+#[test]
+fn damage_that_has_been_repaired_is_told_and_is_sound() {
+    let node = stopped();
+    let Opened { mut engine, recovered } = open_log(&node, 1);
+    let (first, last) = (recovered.log_start.index + 1, recovered.last.index);
+    engine.read_entries(1, first, last, 1 << 20);
+    let entries = wait_for(&mut engine, |event| {
+        if let Event::Entries { result, .. } = event { result.ok() } else { None }
+    });
+    engine.close();
+
+    // A payload that is stored as it is.
+    let file = fs::read(slot(&node)).unwrap();
+    let at = file.windows(10).position(|window| window == b"some value").unwrap();
+    flip_byte(&slot(&node), at as u64);
+    wal(&["verify"], node.directory()).expect(2, &[]);
+    let dumped = wal(&["dump"], node.directory()).expect(2, &[]);
+    assert!(dumped.text().contains("hole: frames "), "{dumped:?}");
+
+    let Opened { mut engine, recovered } = open_log(&node, 2);
+    let [faulty] = &recovered.faulty[..] else { panic!("{:?}", recovered.faulty) };
+    let is_faulty = |entry: &Entry| (faulty.first..=faulty.last).contains(&entry.index);
+    let repairs = entries.into_iter().filter(is_faulty).collect();
+    engine.append(Append { write: 1, repairs, ..Append::default() });
+    wait_for(&mut engine, |event| matches!(event, Event::Repaired { faulty: 0 }).then_some(()));
+    engine.close();
+
+    let found = wal(&["verify", "-o", "json"], node.directory()).expect(0, &[]).json();
+    assert_eq!(found["state"], "sound");
+    let hole = &found["holes"][0];
+    assert_eq!(hole["indices"], serde_json::json!([faulty.first, faulty.last]));
+    let text = wal(&["verify"], node.directory()).expect(0, &[]);
+    assert!(text.text().contains("repaired: later frames hold its entries"), "{text:?}");
+    let dumped = wal(&["dump"], node.directory()).expect(0, &[]);
+    assert!(dumped.text().contains(&format!("repair {}", faulty.after)), "{dumped:?}");
 }
 
 #[test]

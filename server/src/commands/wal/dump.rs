@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use engine::{Dumped, FrameView, HardState, Position, RecordView, SegmentView};
+use engine::{Dumped, FrameView, HardState, HoleView, Position, RecordView, SegmentView};
 use serde_json::{Map, Value, json};
 
 use super::super::outcome::{Exit, Failure};
@@ -164,6 +164,7 @@ fn line(dumped: &Dumped<'_>) -> String {
             let RecordView { kind, entry_kind, at, offset, payload } = record;
             format!("    {offset:>10}  {kind} {at}, kind {entry_kind}, {} bytes", payload.len())
         }
+        Dumped::Hole(hole) => hole_line(hole),
         Dumped::End { offset, check: Some(check), .. } => {
             format!("  {offset:>10}  end: what follows fails the {check} check")
         }
@@ -186,6 +187,18 @@ fn frame_line(frame: &FrameView) -> String {
     let HardState { term, vote } = hard_state;
     format!(
         "  {offset:>10}  {kind} {seq}, {bytes} bytes, {records} records, last {last}, term {term}, vote {vote}, promises {durable_seq}"
+    )
+}
+
+fn hole_line(hole: &HoleView) -> String {
+    let HoleView { offset, end, first_seq, last_seq, check, indices, .. } = hole;
+    let held = match indices {
+        (0, 0) => "no entries".to_owned(),
+        (first, last) => format!("entries {first} to {last}"),
+    };
+    format!(
+        "  {offset:>10}  hole: frames {first_seq} to {last_seq}, {} bytes, held {held}; fails the {check} check",
+        end - offset
     )
 }
 
@@ -223,6 +236,11 @@ fn object(dumped: &Dumped<'_>) -> Value {
         Dumped::Record(record) => json!({
             "what": record.kind, "kind": record.entry_kind, "at": position(&record.at), "offset": record.offset,
             "bytes": record.payload.len(),
+        }),
+        Dumped::Hole(hole) => json!({
+            "what": "hole", "slot": hole.slot, "offset": hole.offset, "bytes": hole.end - hole.offset,
+            "first_seq": hole.first_seq, "last_seq": hole.last_seq, "indices": [hole.indices.0, hole.indices.1],
+            "check": hole.check.to_string(),
         }),
         Dumped::End { slot, offset, check } => json!({
             "what": "end", "slot": slot, "offset": offset, "check": check.map(|check| check.to_string()),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use engine::{CheckpointInfo, Damage, Inspection, OpenError, TornTail};
+use engine::{CheckpointInfo, Damage, Hole, HoleFate, Inspection, OpenError, TornTail};
 use serde_json::{Value, json};
 
 use super::super::outcome::{Exit, Failure};
@@ -88,6 +88,13 @@ fn inspection(found: &Inspection) -> Value {
     let torn = report.torn.map(|TornTail { slot, offset, seq, check }| {
         json!({ "slot": slot, "offset": offset, "seq": seq, "check": check.to_string() })
     });
+    let hole = |(hole, fate): &(Hole, HoleFate)| {
+        let mut object = damage_object(&hole.damage);
+        object["end"] = hole.end.into();
+        object["last_seq"] = hole.last_seq.into();
+        object["fate"] = fate.to_string().into();
+        object
+    };
     let failed = |(path, check): &(String, engine::Check)| json!({ "path": path, "check": check.to_string() });
     json!({
         "node": meta.node,
@@ -104,6 +111,7 @@ fn inspection(found: &Inspection) -> Value {
         "vote": recovered.hard_state.vote,
         "checkpoints": checkpoints.iter().map(checkpoint).collect::<Value>(),
         "torn": torn,
+        "holes": report.holes.iter().map(hole).collect::<Value>(),
         "damaged_checkpoints": damaged.iter().map(failed).collect::<Value>(),
         "rotten": rotten.iter().map(damage_object).collect::<Value>(),
         "unknown_files": report.unknown,
