@@ -104,6 +104,10 @@ pub struct NodeConfig {
     pub inflight_frames_max: usize,
     /// Values that were read from the disk are kept in memory up to this size, in bytes; 0 keeps none.
     pub cache_bytes_max: usize,
+    /// Slots are cleaned while less than this much of those that hold nothing but values is live, in hundredths; 0 is never.
+    pub clean_below_percent: u8,
+    /// What the cleaner copies in a second when nobody writes, in bytes.
+    pub clean_bytes_per_second: u64,
     /// How fast what nobody reads is read through for damage, in bytes a second; 0 is not at all.
     pub scrub_bytes_per_second: u64,
     /// Client connections at once.

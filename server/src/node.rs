@@ -435,6 +435,8 @@ fn engine_options(config: &NodeConfig) -> io::Result<engine::Options> {
         slot_bytes: config.slot_bytes,
         inflight_frames_max: config.inflight_frames_max,
         cache_bytes_max: config.cache_bytes_max,
+        clean_below_percent: config.clean_below_percent,
+        clean_bytes_per_second: config.clean_bytes_per_second,
         scrub_bytes_per_second: config.scrub_bytes_per_second,
         space_bytes_max: config.space_bytes_max,
         seed: [u64::from_le_bytes(random()?), u64::from_le_bytes(random()?)],

@@ -84,6 +84,8 @@ impl Default for Draft {
             space_bytes_max: 0,
             inflight_frames_max: 4,
             cache_bytes_max: 256 << 20,
+            clean_below_percent: 60,
+            clean_bytes_per_second: 8 << 20,
             scrub_bytes_per_second: 4 << 20,
             connections_max: 10_000,
             tick_ms: 10,
@@ -245,6 +247,22 @@ pub const SETTINGS: &[Setting] = &[
             draft.config.cache_bytes_max =
                 usize::try_from(bytes).map_err(|error| error.to_string())?;
             Ok(())
+        },
+    },
+    Setting {
+        flag: "clean-below-percent",
+        value_name: "N",
+        help: "Log files that hold little are cleaned while less than this much of those that hold values is live, 0 to 70; 0 is never [default: 60]",
+        set: |draft, text| {
+            number(text, 0..=70).map(|percent| draft.config.clean_below_percent = percent)
+        },
+    },
+    Setting {
+        flag: "clean-bytes-per-second",
+        value_name: "SIZE",
+        help: "How fast values are moved out of such files while nobody writes; writers let it go faster [default: 8MiB]",
+        set: |draft, text| {
+            size(text, 0..=1 << 40).map(|bytes| draft.config.clean_bytes_per_second = bytes)
         },
     },
     Setting {

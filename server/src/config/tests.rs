@@ -48,6 +48,7 @@ fn nothing_given_is_a_cluster_of_one_with_the_documented_defaults() {
     assert_eq!(config.checkpoint_interval_bytes, 1 << 30);
     assert_eq!(config.slot_bytes, 64 << 20);
     assert_eq!(config.inflight_frames_max, 4);
+    assert_eq!((config.clean_below_percent, config.clean_bytes_per_second), (60, 8 << 20));
     assert_eq!(config.scrub_bytes_per_second, 4 << 20);
     assert_eq!(config.connections_max, 10_000);
     assert_eq!((config.tick_ms, config.heartbeat_ms, config.election_timeout_ms), (10, 50, 250));

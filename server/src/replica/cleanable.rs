@@ -6,8 +6,9 @@ use raft::Kind;
 use crate::peer_message::kind_of;
 use crate::state_machine::{CommandRef, EntryReader, INLINE_BYTES_MAX, State};
 
-/// A state whose values may move.
-pub(super) struct Cleanable<'a>(pub(super) &'a mut State);
+/// A state whose values may move, for [`engine::Engine::clean`].
+#[expect(missing_debug_implementations, reason = "a state is too long to be shown")]
+pub struct Cleanable<'a>(pub &'a mut State);
 
 impl ValueIndex for Cleanable<'_> {
     fn live_bytes(&self, slot: u32) -> u64 {

@@ -48,7 +48,7 @@ pub use input::{AcquireWait, Answer, ClientId, Input, Outbox, Proposal, ReplyTo,
 pub use restore::{BodyError, BodyReader, Loader};
 
 use checkpoints::Checkpointer;
-use cleanable::Cleanable;
+pub use cleanable::Cleanable;
 use peers::Peers;
 use reads::{Reader, Reads};
 use sessions::Deadlines;

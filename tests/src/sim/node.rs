@@ -311,6 +311,8 @@ impl Node {
             tail_bytes_max: *self.random.pick(&[64 << 10, 1 << 20]),
             cache_bytes_max: *self.random.pick(&[0, 32 << 10, 1 << 20]),
             slots_ready: self.random.index(2) + 1,
+            clean_below_percent: *self.random.pick(&[0, 60, 70]),
+            clean_bytes_per_second: *self.random.pick(&[64 << 10, 8 << 20, 1 << 30]),
             scrub_bytes_per_second: 4 << 20,
             seed: [self.random.number(), self.random.number()],
             ..engine::Options::default()

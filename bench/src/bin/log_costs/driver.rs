@@ -44,13 +44,17 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(dir: &Path) -> io::Result<Driver> {
+        Driver::with(dir, Options::default())
+    }
+
+    pub(crate) fn with(dir: &Path, options: Options) -> io::Result<Driver> {
         match std::fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         std::fs::create_dir_all(dir)?;
         let (disk, _) = open_disk(dir, Backend::Auto).map_err(io::Error::other)?;
-        let options = Options { seed: [1, 2], ..Options::default() };
+        let options = Options { seed: [1, 2], ..options };
         let identity = Identity { node: 1, incarnation: 1, log_id: 1 };
         let opened = open(disk, dir, options, identity).map_err(io::Error::other)?;
         Ok(Driver {
@@ -81,7 +85,7 @@ impl Driver {
         self.write += 1;
         self.last.index += 1;
         let Position { index, term } = self.last;
-        let entries = vec![Entry { index, term, kind: 0, payload: payload.clone() }];
+        let entries = vec![Entry { index, term, kind: 1, payload: payload.clone() }];
         self.engine.append(Append { write: self.write, entries, ..Append::default() });
         self.write
     }
@@ -167,12 +171,17 @@ impl Drop for Driver {
 
 /// An entry of puts: keys of 24 bytes from number `first` on, and values of so many bytes.
 pub(crate) fn entry(first: u64, commands: u64, keys: u64, value_bytes: usize) -> Bytes {
+    entry_of((first..first + commands).map(|number| number % keys), value_bytes)
+}
+
+/// An entry of puts of these keys.
+pub(crate) fn entry_of(keys: impl Iterator<Item = u64>, value_bytes: usize) -> Bytes {
     let mut builder = EntryBuilder::new();
-    let mut encoded = BytesMut::new();
+    let (mut encoded, mut value) = (BytesMut::new(), Vec::new());
     builder.begin(1);
-    for number in first..first + commands {
-        let key = bench::material::key(number % keys);
-        let mut value = Vec::new();
+    for number in keys {
+        let key = bench::material::key(number);
+        value.clear();
         bench::material::value_of(number, 1, value_bytes, &mut value);
         encoded.clear();
         encode_command_ref(

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::ValueEnum;
+use engine::Options;
 use hdrhistogram::Histogram;
 
+use crate::clean::Store;
 use crate::driver::{Driver, entry};
 use crate::scan::{Scan, Shape};
 
@@ -42,12 +44,14 @@ pub(crate) enum Beside {
     Scattered,
     /// The same with values of 1 MiB
     Large,
+    /// Random overwrites in both halves, and the cleaner at full pace in one
+    Clean,
 }
 
 impl Beside {
     fn shape(self) -> Option<Shape> {
         match self {
-            Beside::Checkpoint => None,
+            Beside::Checkpoint | Beside::Clean => None,
             Beside::Scan => Some(Shape::Ordered),
             Beside::Scattered => Some(Shape::Scattered),
             Beside::Large => Some(Shape::Large),
@@ -69,23 +73,30 @@ pub(crate) fn measure(
     seconds: u64,
     beside: Beside,
 ) -> io::Result<String> {
-    let mut driver = Driver::new(dir)?;
+    let options = Options { clean_bytes_per_second: 1 << 32, ..Options::default() };
+    let mut driver = Driver::with(dir, options)?;
     let payload = entry(0, COMMANDS, u64::MAX, VALUE_BYTES);
     let scan = beside.shape().map(|shape| Scan::prepare(&mut driver, shape)).transpose()?;
-    let mut bulk = Bulk { scan };
-    let peak = peak(&mut driver, &payload, &bulk)?;
+    let mut store = (beside == Beside::Clean).then(|| Store::new(false));
+    if let Some(store) = &mut store {
+        store.fill(&mut driver, 1)?;
+    }
+    let mut bulk = Bulk { scan, store };
+    let peak = peak(&mut driver, &payload, &mut bulk)?;
     let rate = peak / 2;
     let mut table = format!(
         "peak {peak} entries/s of {COMMANDS} commands of {VALUE_BYTES} bytes, driven at half of it\n"
     );
-    table
-        .push_str("round | alone: p50, p99, p99.9 us | beside it | p99.9 ratio | read beside it\n");
+    table.push_str(
+        "round | alone: p50, p99, p99.9 us | beside it | p99.9 ratio | read or moved beside it\n",
+    );
     let mut pairs = Vec::new();
     for round in 1..=rounds {
         let alone = open_loop(&mut driver, &payload, (rate, seconds), Half::Alone, &mut bulk)?;
-        let before = bulk.read();
+        let before = bulk.read(&driver);
         let beside = open_loop(&mut driver, &payload, (rate, seconds), Half::Beside, &mut bulk)?;
-        let (values, bytes) = (bulk.read().0 - before.0, bulk.read().1 - before.1);
+        let after = bulk.read(&driver);
+        let (values, bytes) = (after.0 - before.0, after.1 - before.1);
         line(&mut table, &round.to_string(), alone, beside, ratio(&(alone, beside)));
         let (values, mib) = (values / seconds, (bytes / seconds) >> 20);
         writeln!(table, " | {values} values/s, {mib} MiB/s").expect("a string takes all");
@@ -114,12 +125,24 @@ pub(crate) fn measure(
 struct Bulk {
     /// Without one it is checkpoints.
     scan: Option<Scan>,
+    /// Whose values the appends overwrite, if the cleaner is the matter.
+    store: Option<Store>,
 }
 
 impl Bulk {
+    /// What the next append is, if not the same as ever.
+    fn payload(&mut self, payload: &Bytes) -> Bytes {
+        self.store.as_mut().map_or_else(|| payload.clone(), Store::entry)
+    }
+
+    /// What goes with appends in both halves.
+    fn apply(&mut self, driver: &mut Driver) -> io::Result<()> {
+        self.store.as_mut().map_or(Ok(()), |store| store.advance(driver))
+    }
+
     /// A small checkpoint now and then lets the slots be used anew.
     fn recycle(&self, driver: &mut Driver) {
-        if driver.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES {
+        if self.store.is_none() && driver.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES {
             driver.begin_checkpoint(4_096, self.slots());
         }
     }
@@ -129,9 +152,10 @@ impl Bulk {
     }
 
     fn advance(&mut self, driver: &mut Driver) -> io::Result<()> {
-        match &mut self.scan {
-            Some(scan) => scan.advance(driver)?,
-            None => driver.begin_checkpoint(CHECKPOINT_BYTES, Vec::new()),
+        match (&mut self.scan, &mut self.store) {
+            (Some(scan), _) => scan.advance(driver)?,
+            (None, Some(store)) => store.clean(driver),
+            (None, None) => driver.begin_checkpoint(CHECKPOINT_BYTES, Vec::new()),
         }
         self.recycle(driver);
         Ok(())
@@ -141,9 +165,10 @@ impl Bulk {
         self.scan.as_mut().map_or(Ok(()), |scan| scan.end(driver))
     }
 
-    /// Values and bytes.
-    fn read(&self) -> (u64, u64) {
-        self.scan.as_ref().map_or((0, 0), |scan| (scan.values, scan.bytes))
+    /// Values and bytes that were read, or moved.
+    fn read(&self, driver: &Driver) -> (u64, u64) {
+        let moved = (driver.status().values_moved, driver.status().moved_bytes);
+        self.scan.as_ref().map_or(moved, |scan| (scan.values, scan.bytes))
     }
 }
 
@@ -160,17 +185,18 @@ fn line(table: &mut String, name: &str, alone: Latency, beside: Latency, ratio: 
 }
 
 /// Entries a second in a closed loop, once slots have been made.
-fn peak(driver: &mut Driver, payload: &Bytes, bulk: &Bulk) -> io::Result<u64> {
+fn peak(driver: &mut Driver, payload: &Bytes, bulk: &mut Bulk) -> io::Result<u64> {
     let mut counted = (0, 0);
     for _ in 0..3 {
         let (from_us, from) = (driver.now_us(), driver.durable);
         let mut sent = driver.durable;
         while driver.now_us() < from_us + PEAK_US {
             while sent < driver.durable + PEAK_INFLIGHT {
-                sent = driver.append(payload);
+                sent = driver.append(&bulk.payload(payload));
             }
             bulk.recycle(driver);
             driver.turn()?;
+            bulk.apply(driver)?;
             driver.wait(Duration::from_millis(10));
         }
         driver.wait_for(sent)?;
@@ -196,7 +222,7 @@ fn open_loop(
         let now_us = driver.now_us();
         let due_us = |number: u64| from_us + number * 1_000_000 / rate;
         while due_us(sent) <= now_us && now_us < until_us {
-            due.push_back((driver.append(payload), due_us(sent)));
+            due.push_back((driver.append(&bulk.payload(payload)), due_us(sent)));
             sent += 1;
         }
         if due.is_empty() && now_us >= until_us {
@@ -207,6 +233,7 @@ fn open_loop(
             Half::Beside => bulk.advance(driver)?,
         }
         driver.turn()?;
+        bulk.apply(driver)?;
         let now_us = driver.now_us();
         while due.front().is_some_and(|(write, _)| *write <= driver.durable) {
             let (_, due_us) = due.pop_front().expect("it was just seen");

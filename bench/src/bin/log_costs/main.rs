@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clean;
 mod driver;
 mod latency;
 mod scan;
@@ -35,6 +36,18 @@ enum Command {
         #[arg(long, default_value_t = 1024)]
         mib: u64,
     },
+    /// What the cleaner adds: bytes of the log and of moved values for each byte of keys and values, at some use of space
+    Clean {
+        /// The cleaner's target, in hundredths
+        #[arg(long, default_value_t = 50)]
+        below_percent: u8,
+        /// Four of five writes go to one of five keys; else to all alike
+        #[arg(long)]
+        skewed: bool,
+        /// MiB of keys and values that are measured
+        #[arg(long, default_value_t = 6144)]
+        mib: u64,
+    },
     /// Latency of appends at half of the peak, with and without bulk work beside them all the time
     Latency {
         /// Which bulk work
@@ -53,6 +66,9 @@ fn main() -> ExitCode {
     let Cli { dir, command } = Cli::parse();
     let table = match command {
         Command::Space { mib } => space::measure(&dir, mib << 20),
+        Command::Clean { below_percent, skewed, mib } => {
+            clean::measure(&dir, below_percent, skewed, mib << 20)
+        }
         Command::Latency { beside, rounds, seconds } => {
             latency::measure(&dir, rounds, seconds, beside)
         }

@@ -1,0 +1,181 @@
+//! What the cleaner costs: random overwrites of a state whose values lie in the log, with the cleaner beside them.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use engine::{Options, Status};
+use server::replica::Cleanable;
+use server::state_machine::{Loaded, State};
+
+use crate::driver::{Driver, entry_of};
+
+const KEYS: u64 = 2_000_000;
+const VALUE_BYTES: usize = 1_024;
+const KEY_BYTES: u64 = 24;
+const COMMANDS: u64 = 64;
+/// Log bytes between two checkpoints, and the size of one.
+const INTERVAL_BYTES: u64 = 256 << 20;
+const CHECKPOINT_BYTES: u64 = KEYS * 80;
+/// Entries in flight.
+const INFLIGHT: usize = 8;
+/// Steps of the cleaner in one turn.
+const STEPS_MAX: usize = 8;
+
+/// A state on a log, under random overwrites.
+pub(crate) struct Store {
+    state: State,
+    /// Appended and not applied: the payloads, oldest first.
+    pending: VecDeque<Bytes>,
+    applied: u64,
+    random: u64,
+    is_skewed: bool,
+    numbers: u64,
+    outcomes: Vec<server::state_machine::Applied>,
+}
+
+impl Store {
+    pub(crate) fn new(is_skewed: bool) -> Store {
+        Store {
+            state: State::new(),
+            pending: VecDeque::new(),
+            applied: 0,
+            random: 1,
+            is_skewed,
+            numbers: 0,
+            outcomes: Vec::new(),
+        }
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.random >> 33) % bound
+    }
+
+    fn key(&mut self) -> u64 {
+        let hot = KEYS / 5;
+        if !self.is_skewed {
+            self.below(KEYS)
+        } else if self.below(5) < 4 {
+            self.below(hot)
+        } else {
+            hot + self.below(KEYS - hot)
+        }
+    }
+
+    /// The next entry: each key once, and then any.
+    pub(crate) fn entry(&mut self) -> Bytes {
+        let keys = (0..COMMANDS).map(|_| {
+            self.numbers += 1;
+            if self.numbers <= KEYS { self.numbers - 1 } else { self.key() }
+        });
+        let payload = entry_of(keys, VALUE_BYTES);
+        self.pending.push_back(payload.clone());
+        payload
+    }
+
+    /// Applies what has a place, and takes a checkpoint if one is due.
+    pub(crate) fn advance(&mut self, driver: &mut Driver) -> io::Result<()> {
+        while let Some(payload) = self.pending.front()
+            && self.applied < driver.engine.status().durable.index
+        {
+            let index = self.applied + 1;
+            let place = driver.engine.place(index).expect("it is durable");
+            let loaded = Loaded::new();
+            let applied = self.state.apply(index, payload, place, &loaded, &mut self.outcomes);
+            applied.map_err(io::Error::other)?;
+            driver.engine.forget_places_upto(index);
+            self.outcomes.clear();
+            self.pending.pop_front();
+            self.applied = index;
+        }
+        if driver.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES {
+            driver.begin_checkpoint(CHECKPOINT_BYTES, self.slots(driver));
+        }
+        Ok(())
+    }
+
+    /// Lets the cleaner go on.
+    pub(crate) fn clean(&mut self, driver: &mut Driver) {
+        for _ in 0..STEPS_MAX {
+            let now_us = driver.now_us();
+            if !driver.engine.cleans(now_us) {
+                return;
+            }
+            driver.engine.clean(&mut Cleanable(&mut self.state));
+        }
+    }
+
+    /// The slots in which something is live.
+    fn slots(&self, driver: &Driver) -> Vec<u32> {
+        let slots = u32::try_from(driver.status().slots).expect("slots are numbered in 32 bits");
+        (0..slots).filter(|slot| self.state.live_bytes(*slot) > 0).collect()
+    }
+
+    /// One entry more, and everything that goes with it.
+    fn step(&mut self, driver: &mut Driver) -> io::Result<()> {
+        while self.pending.len() < INFLIGHT {
+            let payload = self.entry();
+            driver.append(&payload);
+        }
+        driver.turn()?;
+        self.advance(driver)?;
+        self.clean(driver);
+        let is_busy = driver.engine.is_cleaning_busy();
+        driver.wait(if is_busy { Duration::ZERO } else { Duration::from_millis(10) });
+        Ok(())
+    }
+
+    /// Until every key has been written, and then `times` as often.
+    pub(crate) fn fill(&mut self, driver: &mut Driver, times: u64) -> io::Result<()> {
+        while self.numbers < KEYS * (1 + times) {
+            self.step(driver)?;
+        }
+        Ok(())
+    }
+}
+
+/// Overwrites until so many bytes of keys and values are durable.
+pub(crate) fn measure(
+    dir: &Path,
+    below_percent: u8,
+    is_skewed: bool,
+    user_bytes: u64,
+) -> io::Result<String> {
+    let options = Options { clean_below_percent: below_percent, ..Options::default() };
+    let mut driver = Driver::with(dir, options)?;
+    let mut store = Store::new(is_skewed);
+    store.fill(&mut driver, 2)?;
+    let (before, from, from_us) = (driver.status(), store.numbers, driver.now_us());
+    let command_bytes = KEY_BYTES + VALUE_BYTES as u64;
+    let mut uses = Vec::new();
+    while (store.numbers - from) * command_bytes < user_bytes {
+        store.step(&mut driver)?;
+        uses.push(store.slots(&driver).len() as u64);
+    }
+    let user = (store.numbers - from) * command_bytes;
+    let seconds = (driver.now_us() - from_us).div_ceil(1_000_000);
+    let slots = uses.iter().sum::<u64>() / uses.len() as u64;
+    Ok(table(&before, &driver.status(), (user, seconds), slots))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "ratios are for people")]
+fn table(before: &Status, after: &Status, (user, seconds): (u64, u64), slots: u64) -> String {
+    let log = after.frame_bytes - before.frame_bytes;
+    let moved = after.value_bytes - before.value_bytes;
+    let live = (KEYS * (KEY_BYTES + VALUE_BYTES as u64)) as f64;
+    let used = live / (slots * (64 << 20)) as f64;
+    let mut table = String::from(
+        "live / slots with live values | (log + values) / user | log / user | values / user | user MB/s | slots, all\n",
+    );
+    let ratio = |bytes: u64| bytes as f64 / user as f64;
+    let (all, log, moved) = (ratio(log + moved), ratio(log), ratio(moved));
+    let rate = user / 1_000_000 / seconds.max(1);
+    let slots = (slots, after.slots);
+    write!(table, "{used:.3} | {all:.3} | {log:.3} | {moved:.3} | {rate} | {slots:?}")
+        .expect("a string takes all");
+    table
+}
