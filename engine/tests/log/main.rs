@@ -7,6 +7,7 @@ mod checkpoints;
 mod cleaning;
 mod corpus;
 mod crashes;
+mod damage;
 mod faults;
 mod holes;
 mod inspection;
