@@ -7,14 +7,17 @@
 
 mod fuse;
 mod image;
+mod images;
 mod oracle;
+mod points;
 mod script;
 mod world;
 
 pub use fuse::{Fuse, FusedDisk, PowerCut};
+pub use images::{Choice, Difference, Tally, crash_images, replay};
 pub use oracle::{Content, Oracle, payload};
 pub use script::{run_script, run_script_scrubbed};
-pub use world::{IDENTITY, World, body_of, small_options};
+pub use world::{IDENTITY, Value, World, body_of, small_options};
 
 /// The fuzz target. The first byte chooses what the rest is.
 pub fn log_recover(data: &[u8]) {

@@ -121,6 +121,11 @@ impl Oracle {
         })
     }
 
+    /// How much it has been told: grows with every write and with every acknowledgement.
+    pub(super) fn told(&self) -> usize {
+        self.steps.len() + self.acknowledged
+    }
+
     /// Whether every write is durable.
     pub fn is_settled(&self) -> bool {
         self.acknowledged == self.steps.len()

@@ -31,13 +31,18 @@ pub fn run_script_scrubbed(script: &[u8]) {
 
 fn run(script: &[u8], options: Options) {
     let mut world = World::new(script.len() as u64, options, SimFaults::none());
+    run_steps(&mut world, script);
+    world.open_and_check("an open after a clean one");
+}
+
+/// Runs a script in a world that was never opened, and crashes.
+pub(super) fn run_steps(world: &mut World, script: &[u8]) {
     let mut runner = Runner { term: 1, pushing: None, pending_reset: None };
     world.open_and_check("first open");
     for (number, step) in script.chunks_exact(2).take(STEPS_MAX).enumerate() {
-        runner.step(&mut world, step[0], step[1], number);
+        runner.step(world, step[0], step[1], number);
     }
-    runner.crash(&mut world, 5, 0);
-    world.open_and_check("an open after a clean one");
+    runner.crash(world, 5, 0);
 }
 
 struct Runner {
@@ -48,14 +53,17 @@ struct Runner {
     pending_reset: Option<Position>,
 }
 
-const BODY_BYTES: usize = 70_000;
+/// Checkpoints are more than one block long, or short, where slots are small.
+fn body_bytes(world: &World) -> usize {
+    if world.options.slot_bytes < 1 << 20 { 700 } else { 70_000 }
+}
 
 impl Runner {
     fn step(&mut self, world: &mut World, op: u8, amount: u8, number: usize) {
         let many = u64::from(amount);
         match op % 16 {
             0..=3 => world.append_entries(self.term, many % 5 + 1, usize::from(amount) * 9),
-            4 => world.append_entries(self.term, 1, usize::from(amount) * 900),
+            4 => self.append_one(world, usize::from(amount) * 900),
             5 => self.replace(world, many),
             6 => self.vote(world, many),
             7..=9 => self.turns(world, many % 12 + 1),
@@ -82,10 +90,16 @@ impl Runner {
         world.append(Some(HardState { term: self.term, vote }), None, Vec::new());
     }
 
+    /// One entry, as large as the slots allow.
+    fn append_one(&mut self, world: &mut World, bytes: usize) {
+        let bytes = bytes.min(world.engine().entry_bytes_max());
+        world.append_entries(self.term, 1, bytes);
+    }
+
     /// Enough to roll over slots and use them again.
     fn fill(&mut self, world: &mut World, amount: u64) {
         for _ in 0..=amount % 8 {
-            world.append_entries(self.term, 1, 200_000);
+            self.append_one(world, 200_000);
             self.turns(world, 3);
         }
     }
@@ -116,6 +130,10 @@ impl Runner {
                 Position { index: last + ahead % 9 + 1, term: self.term }
             }
         };
+        match origin {
+            CheckpointOrigin::Local => world.gather_values(at.index),
+            CheckpointOrigin::Installed => world.slots.clear(),
+        }
         let is_acknowledged = world.oracle.certain().term_at(at.index) == Some(at.term);
         match world.checkpoint_begin(at, origin) {
             Ok(()) if origin == CheckpointOrigin::Local => {
@@ -134,8 +152,9 @@ impl Runner {
 
     fn push(&mut self, world: &mut World) {
         if let Some((at, origin, mut pushed)) = self.pushing {
+            let bytes = body_bytes(world);
             let is_complete =
-                pushed == BODY_BYTES || world.checkpoint_push(at, origin, &mut pushed, BODY_BYTES);
+                pushed == bytes || world.checkpoint_push(at, origin, &mut pushed, bytes);
             self.pushing = Some((at, origin, pushed));
             if is_complete && world.checkpoint.is_some_and(|info| info.at == at) {
                 self.pushing = None;

@@ -10,6 +10,7 @@ mod crashes;
 mod damage;
 mod faults;
 mod holes;
+mod images;
 mod inspection;
 #[cfg(feature = "mutants")]
 mod mutants;
