@@ -138,10 +138,22 @@ fn options(scenario: u64) -> Options {
     }
 }
 
-fn points_of(scenario: u64) -> Result<Vec<Point>, Difference> {
+/// Any steps; of every other scenario half of them are such that slots are filled and freed by checkpoints.
+fn script_of(scenario: u64) -> Vec<u8> {
+    const OF_CHECKPOINTS: [u8; 4] = [11, 10, 13, 2];
     let mut random = Random::new([scenario, 0x1A6E]);
-    let script: Vec<u8> =
-        std::iter::repeat_with(|| random.nonzero().to_le_bytes()[1]).take(2 * STEPS).collect();
+    let mut script = Vec::new();
+    for step in 0..STEPS {
+        let [op, amount, chance, ..] = random.nonzero().to_le_bytes();
+        let is_chosen = scenario.is_multiple_of(2) && chance < 128;
+        script.push(if is_chosen { OF_CHECKPOINTS[step % OF_CHECKPOINTS.len()] } else { op });
+        script.push(amount);
+    }
+    script
+}
+
+fn points_of(scenario: u64) -> Result<Vec<Point>, Difference> {
+    let script = script_of(scenario);
     let ran = catch_unwind(|| {
         let mut world = World::new(scenario, options(scenario), SimFaults::none());
         let recorder = Recorder::default();
@@ -332,14 +344,13 @@ impl Fates {
 fn drawn(style: u64, draw: u64, last: Fate) -> Fate {
     let survives = |is_so| if is_so { Fate::New } else { Fate::Old };
     match style {
-        // Few are lost; few survive; half of them do.
-        0 => survives(draw > 0),
-        1 => survives(draw == 0),
-        2 => survives(draw < 8),
         // Runs of sectors: frames that are there whole or not at all, torn where a run ends.
         3 | 4 if draw > 2 => last,
-        3 => survives(draw == 0),
-        4 if draw == 0 => Fate::Zero,
+        // Few are lost; few survive; half of them do.
+        0 => survives(draw > 0),
+        1 | 3 => survives(draw == 0),
+        2 => survives(draw < 8),
+        4 if draw < 2 => Fate::Zero,
         4 => Fate::New,
         _ => match draw {
             0..6 => Fate::New,

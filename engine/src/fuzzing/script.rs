@@ -171,13 +171,17 @@ impl Runner {
         }
     }
 
-    /// Cuts the power. What was not synced meets a fate drawn from `chance`, or all of it the same.
+    /// Cuts the power, or ends the process alone. What was not synced meets a fate drawn from `chance`, or all of it the same.
     fn crash(&mut self, world: &mut World, chance: u8, number: usize) {
         let mut state = u64::from(chance) << 8 | number as u64;
-        world.disk.crash_with(|unsynced| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            fate(chance, state >> 33, unsynced)
-        });
+        if chance % 8 == 7 {
+            world.disk.kill();
+        } else {
+            world.disk.crash_with(|unsynced| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                fate(chance, state >> 33, unsynced)
+            });
+        }
         world.open_and_check("an open after a crash");
         self.pushing = None;
         self.pending_reset = None;

@@ -290,8 +290,9 @@ impl World {
         let mut values = self.values.get(&applied).cloned().unwrap_or_default();
         let entries = self.oracle.certain().entries;
         for (index, Entry { payload, .. }) in entries.range(applied + 1..) {
-            let place =
-                self.engine().place(*index).expect("an entry that was replayed has a place");
+            let Some(place) = self.engine().place(*index) else {
+                panic!("{what}: entry {index} after checkpoint {applied} has no place");
+            };
             if payload.len() > KEY_BYTES {
                 values.push(value_of(place, payload));
             }
