@@ -8,6 +8,7 @@
 //! Ends with 1 and the image to replay if one is not opened as it must be. Needs the feature `simulated`.
 
 #![expect(clippy::print_stdout, reason = "it is a command")]
+#![expect(clippy::disallowed_methods, reason = "it tells how long it took")]
 
 use std::process::ExitCode;
 use std::time::Instant;

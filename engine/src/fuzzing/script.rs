@@ -10,7 +10,7 @@ use super::world::{World, small_options};
 // A checkpoint holds what is committed: a caller never replaces an entry that one holds or is about to.
 
 /// More steps than this are not run.
-const STEPS_MAX: usize = 48;
+pub(super) const STEPS_MAX: usize = 48;
 /// A piece takes as long as a dozen frames.
 const SCRUB_BYTES_PER_SECOND: u64 = 256 << 20;
 
@@ -37,7 +37,7 @@ fn run(script: &[u8], options: Options) {
 
 /// Runs a script in a world that was never opened, and crashes.
 pub(super) fn run_steps(world: &mut World, script: &[u8]) {
-    let mut runner = Runner { term: 1, pushing: None, pending_reset: None };
+    let mut runner = Runner::default();
     world.open_and_check("first open");
     for (number, step) in script.chunks_exact(2).take(STEPS_MAX).enumerate() {
         runner.step(world, step[0], step[1], number);
@@ -45,7 +45,7 @@ pub(super) fn run_steps(world: &mut World, script: &[u8]) {
     runner.crash(world, 5, 0);
 }
 
-struct Runner {
+pub(super) struct Runner {
     term: u64,
     /// A checkpoint in progress: where, whose, pushed bytes.
     pushing: Option<(Position, CheckpointOrigin, usize)>,
@@ -58,8 +58,14 @@ fn body_bytes(world: &World) -> usize {
     if world.options.slot_bytes < 1 << 20 { 700 } else { 70_000 }
 }
 
+impl Default for Runner {
+    fn default() -> Runner {
+        Runner { term: 1, pushing: None, pending_reset: None }
+    }
+}
+
 impl Runner {
-    fn step(&mut self, world: &mut World, op: u8, amount: u8, number: usize) {
+    pub(super) fn step(&mut self, world: &mut World, op: u8, amount: u8, number: usize) {
         let many = u64::from(amount);
         match op % 16 {
             0..=3 => world.append_entries(self.term, many % 5 + 1, usize::from(amount) * 9),
@@ -172,7 +178,7 @@ impl Runner {
     }
 
     /// Cuts the power, or ends the process alone. What was not synced meets a fate drawn from `chance`, or all of it the same.
-    fn crash(&mut self, world: &mut World, chance: u8, number: usize) {
+    pub(super) fn crash(&mut self, world: &mut World, chance: u8, number: usize) {
         let mut state = u64::from(chance) << 8 | number as u64;
         if chance % 8 == 7 {
             world.disk.kill();
@@ -182,7 +188,12 @@ impl Runner {
                 fate(chance, state >> 33, unsynced)
             });
         }
-        world.open_and_check("an open after a crash");
+        self.reopen(world, "an open after a crash");
+    }
+
+    /// Opens, and forgets what the process was about to do.
+    pub(super) fn reopen(&mut self, world: &mut World, what: &str) {
+        world.open_and_check(what);
         self.pushing = None;
         self.pending_reset = None;
         let status = world.engine().status();

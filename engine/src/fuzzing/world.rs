@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    fn truth(&self) -> Truth {
+    pub(super) fn truth(&self) -> Truth {
         let (oracle, values) = (self.oracle.clone(), self.values.clone());
         Truth { oracle, checkpoint: self.checkpoint, values }
     }
