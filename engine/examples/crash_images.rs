@@ -83,7 +83,7 @@ fn replay_one(which: &str) -> ExitCode {
     let (Some(scenario), Some(point), Some(choice)) = (scenario, point, choice) else {
         return usage();
     };
-    match replay(scenario, point, choice) {
+    match replay(scenario, point, choice, &mut |line| println!("{line}")) {
         Ok(()) => {
             println!("it is opened as it must be");
             ExitCode::SUCCESS

@@ -19,9 +19,12 @@
 //! `damage` and `faults`.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use crate::io::simulated::{Fate, SimFaults, Unsynced};
+use crate::opening::inspect::{Dumped, dump};
 use crate::options::Options;
 use crate::random::Random;
 use crate::report::Recovered;
@@ -116,14 +119,43 @@ pub fn crash_images(scenario: u64, images_max: u64, tally: &mut Tally) -> Result
     Ok(())
 }
 
-/// Tries one image again.
+/// Shows what one image holds and what must be found in it, then tries it again.
 ///
 /// Panics as it did.
-pub fn replay(scenario: u64, point: usize, choice: Choice) -> Result<(), Difference> {
+pub fn replay(
+    scenario: u64,
+    point: usize,
+    choice: Choice,
+    show: &mut dyn FnMut(String),
+) -> Result<(), Difference> {
     let points = points_of(scenario)?;
     let point = points.get(point).expect("the scenario has this moment");
     let mut explorer = Explorer::new(scenario);
-    explorer.try_image(point, &differing(point), choice, 0, &mut Tally::default());
+    let differing = differing(point);
+    explorer.world.disk.restore(&point.image);
+    let items = explorer.world.disk.unsynced();
+    for at in &differing {
+        show(format!("differs: {:?}", items[*at]));
+    }
+    explorer.cut_power(point, &differing, choice);
+    point.truth.oracle.describe(show);
+    show(format!("in an open: {}, checkpoint: {:?}", point.in_open, point.truth.checkpoint));
+    let shown = dump(explorer.world.disk.handle(), Path::new("data"), &mut |dumped| {
+        show(match dumped {
+            Dumped::Record(record) => format!("  {} {}", record.kind, record.at),
+            Dumped::Meta(_)
+            | Dumped::Checkpoint(..)
+            | Dumped::NoSegment(..)
+            | Dumped::Segment(_)
+            | Dumped::Frame(_)
+            | Dumped::End { .. } => format!("{dumped:?}"),
+        });
+        ControlFlow::Continue(())
+    });
+    if let Err(error) = shown {
+        show(error.to_string());
+    }
+    explorer.try_image(point, &differing, choice, 0, &mut Tally::default());
     Ok(())
 }
 
