@@ -260,7 +260,6 @@ const SALT_AT: usize = 8;
 const SEQ_AT: usize = 16;
 const SEQ_END: usize = 24;
 
-
 fn failure(
     bytes: &[u8],
     segment: &SegmentHeader,

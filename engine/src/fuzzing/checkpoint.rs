@@ -67,7 +67,8 @@ fn base() -> Base {
         world.append_entries(1, 2, 300);
         world.settle();
         let at = world.oracle.certain().last();
-        world.gather_values(at.index);
+        let values = world.gather_values(at.index);
+        world.values.insert(at.index, values);
         world.checkpoint_here();
     }
     world.append_entries(2, 2, 300);

@@ -136,17 +136,22 @@ impl Runner {
                 Position { index: last + ahead % 9 + 1, term: self.term }
             }
         };
-        match origin {
+        // A snapshot from a peer names no value of this log.
+        let values = match origin {
             CheckpointOrigin::Local => world.gather_values(at.index),
-            CheckpointOrigin::Installed => world.slots.clear(),
-        }
+            CheckpointOrigin::Installed => world.gather_none(),
+        };
         let is_acknowledged = world.oracle.certain().term_at(at.index) == Some(at.term);
         match world.checkpoint_begin(at, origin) {
             Ok(()) if origin == CheckpointOrigin::Local => {
                 assert!(world.surely_holds(at), "a checkpoint at {at} passes what is durable");
+                world.values.insert(at.index, values);
                 self.pushing = Some((at, origin, 0));
             }
-            Ok(()) => self.pushing = Some((at, origin, 0)),
+            Ok(()) => {
+                world.values.insert(at.index, values);
+                self.pushing = Some((at, origin, 0));
+            }
             Err(CheckpointError::NotDurable { .. }) => {
                 // Until the frame that replaces an entry is durable, it depends on the device which one there is.
                 let is_settled = is_acknowledged && !world.oracle.is_being_replaced(at.index);

@@ -107,11 +107,17 @@ fn look(world: &World) {
 /// A bit of a settled log flips: what is opened then holds the same, or without its last frame, or is refused.
 fn flip_and_open(world: &mut World, runner: &mut Runner, amount: u8, number: usize) {
     world.settle();
+    if world.engine().status().slots_ready == 0 {
+        // For want of a slot the last frame may be one that nobody has promised.
+        return;
+    }
     world.disk.kill();
     let (image, truth) = (world.disk.snapshot(), world.truth());
-    let files = world.disk.files();
+    let bytes_of = |path: &str| world.disk.read_file(path).map_or(0, |file| file.len() as u64);
+    let mut files = world.disk.files();
+    files.retain(|path| bytes_of(path) > 0);
     let path = &files[usize::from(amount) % files.len()];
-    let bytes = world.disk.read_file(path).map_or(0, |file| file.len() as u64);
+    let bytes = bytes_of(path);
     let bit = (u64::from(amount) * 0x9E37_79B9 + number as u64 * 4099) % (bytes * 8);
     world.disk.flip_bit(path, bit);
     match world.try_open() {

@@ -268,7 +268,7 @@ impl World {
 
     /// The values that lie in `slots` when a checkpoint at this index is written: those of the checkpoint before it, at
     /// most three, and the entry there, if it has a place. Sets `slots`.
-    pub(super) fn gather_values(&mut self, index: u64) {
+    pub(super) fn gather_values(&mut self, index: u64) -> Vec<Value> {
         let known = self.checkpoint.and_then(|info| self.values.get(&info.at.index));
         let mut values = known.cloned().unwrap_or_default();
         let entry = self.oracle.newest().entries.get(&index).cloned();
@@ -280,7 +280,13 @@ impl World {
         let few = values.split_off(values.len().saturating_sub(3));
         let slots: BTreeSet<u32> = few.iter().map(|value| value.wanted.location.slot()).collect();
         self.slots = slots.into_iter().collect();
-        self.values.insert(index, few);
+        few
+    }
+
+    /// The same for a checkpoint without any.
+    pub(super) fn gather_none(&mut self) -> Vec<Value> {
+        self.slots.clear();
+        Vec::new()
     }
 
     /// Checks that every value of the recovered checkpoint is where it was (I9), and that every entry after it has its

@@ -12,6 +12,7 @@ mod faults;
 mod holes;
 mod images;
 mod inspection;
+mod lies;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod reads;
