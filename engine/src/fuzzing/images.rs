@@ -104,13 +104,16 @@ pub struct Difference {
     pub what: String,
 }
 
-/// Runs a scenario and tries its images until there are `images_max` of them; counts as it goes.
+/// Runs a scenario and tries its images until there are `images_max` of them, from one of its moments on, and then from
+/// the first; counts as it goes.
 pub fn crash_images(scenario: u64, images_max: u64, tally: &mut Tally) -> Result<(), Difference> {
     let points = points_of(scenario)?;
     tally.scenarios += 1;
     let mut explorer = Explorer::new(scenario);
     let end = tally.images.saturating_add(images_max);
-    for (number, point) in points.iter().enumerate() {
+    let begin = usize::try_from(scenario % 1_009).expect("few") * 13 % points.len();
+    let numbered = points.iter().enumerate();
+    for (number, point) in numbered.clone().skip(begin).chain(numbered.take(begin)) {
         if tally.images >= end {
             break;
         }
