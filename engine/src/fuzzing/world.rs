@@ -133,7 +133,6 @@ impl World {
     /// Opens without looking at what was found. A process that still ran is killed.
     pub fn try_open(&mut self) -> Result<Recovered, OpenError> {
         self.engine = None;
-        self.events.clear();
         self.opens += 1;
         let options = Options { seed: [self.seed, self.opens], ..self.options.clone() };
         self.tell_recorder(true);
@@ -162,6 +161,7 @@ impl World {
         self.oracle = oracle;
         self.checkpoint = checkpoint;
         self.values = values;
+        self.events.clear();
     }
 
     /// Opens and checks everything that was found against the oracle.
