@@ -74,10 +74,10 @@ impl Image {
         })
     }
 
-    /// What a checksum speaks for: the whole first block, and of each frame what is not padding.
+    /// What a checksum speaks for: the first sector, where the header's fields are, and of each frame what is not padding.
     fn verified(&self) -> Vec<Range<usize>> {
         let mut verified = Vec::new();
-        verified.push(0..SEGMENT_HEADER_BYTES);
+        verified.push(0..512);
         for frame in &self.scan.frames {
             let start = usize::try_from(frame.offset).unwrap();
             let records = self.scan.records_of(frame);
