@@ -173,15 +173,18 @@ fn options(scenario: u64) -> Options {
     }
 }
 
-/// Any steps; of every other scenario half of them are such that slots are filled and freed by checkpoints.
+/// Any steps; of every other scenario half of them are such that slots are filled and freed by checkpoints, or snapshots
+/// arrive.
 fn script_of(scenario: u64) -> Vec<u8> {
     const OF_CHECKPOINTS: [u8; 4] = [11, 10, 13, 2];
+    const OF_SNAPSHOTS: [u8; 4] = [2, 12, 10, 8];
+    let chosen = if scenario.is_multiple_of(4) { OF_SNAPSHOTS } else { OF_CHECKPOINTS };
     let mut random = Random::new([scenario, 0x1A6E]);
     let mut script = Vec::new();
     for step in 0..STEPS {
         let [op, amount, chance, ..] = random.nonzero().to_le_bytes();
         let is_chosen = scenario.is_multiple_of(2) && chance < 128;
-        script.push(if is_chosen { OF_CHECKPOINTS[step % OF_CHECKPOINTS.len()] } else { op });
+        script.push(if is_chosen { chosen[step % chosen.len()] } else { op });
         script.push(amount);
     }
     script

@@ -7,7 +7,7 @@ use super::segment::SegmentCheck;
 use super::{Bytes, PIECE_BYTES};
 use crate::checkpoint::CheckpointHeader;
 use crate::error::{Check, Damage, Proof};
-use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::frame::LogTag;
 use crate::fuzzing::{World, small_options};
 use crate::io::FileId;
