@@ -151,6 +151,7 @@ pub fn replay(
             | Dumped::NoSegment(..)
             | Dumped::Segment(_)
             | Dumped::Frame(_)
+            | Dumped::Hole(_)
             | Dumped::End { .. } => format!("{dumped:?}"),
         });
         ControlFlow::Continue(())

@@ -102,6 +102,7 @@ fn segments(image: &SimImage) -> Vec<Segment> {
             | Dumped::Checkpoint(..)
             | Dumped::NoSegment(..)
             | Dumped::Record(_)
+            | Dumped::Hole(_)
             | Dumped::End { .. } => {}
         }
         ControlFlow::Continue(())
@@ -333,11 +334,12 @@ fn flip_segment(sound: &mut Sound, at: usize, bytes: Range<u64>) -> (u32, u32) {
     (refused, cut)
 }
 
-/// Bits of a frame that count: of its header, table and payloads, not of the zeros that fill its last block.
+/// Bits that count: of the header, table and payloads of each frame with records, not of the zeros that fill its last
+/// block. A NOTE within the log says nothing that is not said elsewhere.
 fn content_bits(sound: &Sound, at: usize) -> u32 {
     sound.world.disk.restore(&sound.image);
     let file = sound.world.disk.read_file(&sound.segments[at].path()).unwrap();
-    let frames = sound.segments[at].frames.iter();
+    let frames = sound.segments[at].frames.iter().filter(|frame| !frame.is_note);
     let bytes = frames.map(|frame| content_end(&file, frame) - frame.offset).sum::<u64>();
     u32::try_from(bytes * 8).unwrap()
 }
