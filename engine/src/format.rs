@@ -36,8 +36,9 @@ pub const SEGMENT_HEADER_BYTES: usize = BLOCK_BYTES;
 pub const SEGMENT_KIND_LOG: u8 = 1;
 /// A segment of values that lie in no entry: relocated ones, and those of a snapshot that a peer sent.
 pub const SEGMENT_KIND_VALUES: u8 = 2;
-/// The smallest slot.
-pub const SLOT_BYTES_MIN: u64 = 1 << 20;
+/// The smallest slot, and what every size of one is a multiple of. On the simulated disk, where tests open slots by the
+/// million, they may be smaller.
+pub const SLOT_BYTES_MIN: u64 = if cfg!(feature = "simulated") { 64 << 10 } else { 1 << 20 };
 /// The largest slot; keeps a quarter of it within a frame's 32-bit length.
 pub const SLOT_BYTES_MAX: u64 = 1 << 30;
 

@@ -208,7 +208,7 @@ fn a_checkpoint_header_is_what_it_has_always_been() {
 fn tiny_log() -> Vec<u8> {
     let disk = SimDisk::new(1, SimFaults::none());
     let options = Options {
-        slot_bytes: SLOT_BYTES_MIN,
+        slot_bytes: 1 << 20,
         note_after_us: u64::MAX,
         seed: [1, 1],
         ..Options::default()

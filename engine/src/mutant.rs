@@ -27,6 +27,8 @@ pub enum Mutant {
     HardStateLost,
     /// A segment is opened while frames of the one before are in flight (P2).
     RollInFlight,
+    /// Rubbish in the padding of a segment's header makes the header bad until the next write mends it (P12).
+    HeaderPaddingCounts,
     /// A slot is opened as a segment before its name is durable (P9).
     SlotDirNotSynced,
     /// A checkpoint counts before its name is durable (P9).
@@ -102,7 +104,7 @@ pub enum Mutant {
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 43] = [
+    pub const ALL: [Mutant; 44] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -111,6 +113,7 @@ impl Mutant {
         Mutant::SyncErrorIgnored,
         Mutant::HardStateLost,
         Mutant::RollInFlight,
+        Mutant::HeaderPaddingCounts,
         Mutant::SlotDirNotSynced,
         Mutant::CheckpointDirNotSynced,
         Mutant::CheckpointNotSynced,

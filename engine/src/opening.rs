@@ -495,7 +495,8 @@ impl Opening<'_> {
 
     fn fill_slot(&mut self, file: FileId, bytes: u64) -> std::io::Result<()> {
         self.io.run_raw(Op::Allocate { file, bytes })?;
-        let zeros = Arc::new(AlignedBuf::zeroed(1 << 20));
+        let piece = usize::try_from(bytes.min(1 << 20)).expect("at most 1 MiB");
+        let zeros = Arc::new(AlignedBuf::zeroed(piece));
         let writes = (0..bytes).step_by(zeros.len()).map(|offset| {
             let buf = WriteBuf::Owned(Arc::clone(&zeros));
             Op::Write { file, offset, buf, sync: WriteSync::Deferred }

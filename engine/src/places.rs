@@ -14,15 +14,17 @@ use crate::types::Location;
 /// Places by index.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Places {
+    /// Entries up to this one are applied.
+    applied: u64,
     /// The index of the first one.
     first: u64,
-    places: VecDeque<Option<Location>>,
+    locations: VecDeque<Option<Location>>,
 }
 
 impl Places {
     /// Keeps places of entries after `applied` only.
     pub(crate) fn starting_after(applied: u64) -> Places {
-        Places { first: applied + 1, places: VecDeque::new() }
+        Places { applied, first: applied + 1, locations: VecDeque::new() }
     }
 
     /// The entry lies here from now on; those above it are gone.
@@ -38,40 +40,43 @@ impl Places {
     /// A faulty entry is repaired and lies here. One that is about to be replaced gets no place.
     pub(crate) fn repair(&mut self, index: u64, place: Location) {
         let at = index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-        if let Some(faulty) = at.and_then(|at| self.places.get_mut(at)) {
+        if let Some(faulty) = at.and_then(|at| self.locations.get_mut(at)) {
             faulty.get_or_insert(place);
         }
     }
 
     fn push_any(&mut self, index: u64, place: Option<Location>) {
-        let Some(at) = index.checked_sub(self.first) else { return };
-        let at = usize::try_from(at).expect("as many as memory holds");
-        if at > self.places.len() {
-            // What lies between was dropped by a reset.
-            self.places.clear();
-            self.first = index;
-        } else {
-            self.places.truncate(at);
+        if index <= self.applied {
+            return;
         }
-        self.places.push_back(place);
+        let at = index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        if let Some(at) = at.filter(|at| *at <= self.locations.len()) {
+            self.locations.truncate(at);
+        } else {
+            // What lies between was dropped by a reset, or all of them are replaced.
+            self.locations.clear();
+            self.first = index;
+        }
+        self.locations.push_back(place);
     }
 
     /// Entries from this one on are replaced.
     pub(crate) fn truncate_from(&mut self, index: u64) {
         let kept = usize::try_from(index.saturating_sub(self.first));
-        self.places.truncate(kept.unwrap_or(usize::MAX));
+        self.locations.truncate(kept.unwrap_or(usize::MAX));
     }
 
     pub(crate) fn find(&self, index: u64) -> Option<Location> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
-        self.places.get(at).copied().flatten()
+        self.locations.get(at).copied().flatten()
     }
 
     /// Nobody asks for entries up to this one any more.
     pub(crate) fn forget_upto(&mut self, index: u64) {
+        self.applied = self.applied.max(index);
         while self.first <= index {
             self.first += 1;
-            if self.places.pop_front().is_none() {
+            if self.locations.pop_front().is_none() {
                 self.first = index + 1;
             }
         }
@@ -138,6 +143,20 @@ mod tests {
         places.forget_upto(20);
         places.push(21, at(21));
         assert_eq!((places.find(9), places.find(21)), (None, Some(at(21))));
+    }
+
+    /// A segment began after entry 13 and replaced everything from 12 on. Recovery needed no segment before it, so the
+    /// first place it saw was that of 14; those of 12 and 13, which came later, were taken for applied ones and were
+    /// lost, and the node could not apply them.
+    #[test]
+    fn an_entry_before_all_that_have_a_place_takes_theirs() {
+        let mut places = Places::starting_after(11);
+        (14..=15).for_each(|index| places.push(index, at(index)));
+        places.push(12, at(2));
+        assert_eq!((places.find(12), places.find(14)), (Some(at(2)), None));
+        places.push(13, at(3));
+        places.push(11, at(1));
+        assert_eq!((places.find(13), places.find(11)), (Some(at(3)), None));
     }
 
     #[test]

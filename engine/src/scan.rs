@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::error::Check;
-use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, SEGMENT_HEADER_BYTES};
 use crate::frame::{
     Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, RecordKind, decode_records_into,
 };
@@ -255,6 +255,11 @@ fn may_hold(frame: FrameKind, record: RecordKind) -> bool {
     }
 }
 
+/// Where a frame header has its salt and its number.
+const SALT_AT: usize = 8;
+const SEQ_AT: usize = 16;
+const SEQ_END: usize = 24;
+
 fn failure(
     bytes: &[u8],
     segment: &SegmentHeader,
@@ -266,7 +271,8 @@ fn failure(
     let seq = scan.last_seq + 1;
     let mut failure =
         Failure { offset: scan.end, seq, check, indices, traces: false, promised_seq: 0 };
-    failure.traces = is_trace(tail(bytes, scan.end), segment, seq);
+    // A segment's header is written together with its first frame: alone it is half of that write.
+    failure.traces = scan.frames.is_empty() || is_trace(tail(bytes, scan.end), segment, seq);
     for (_, header) in headers(bytes, scan.end, segment.slot, tag) {
         if header.salt != segment.salt {
             continue;
@@ -280,10 +286,19 @@ fn failure(
     failure
 }
 
-/// Whether these bytes were once a header of this segment: a broken one still shows its salt or its number.
+/// Whether these bytes were once a header of this segment: a broken one still shows its salt or its number, or, in a
+/// slot that was never used, its first bytes and then nothing.
 fn is_trace(bytes: &[u8], segment: &SegmentHeader, seq: u64) -> bool {
     let field = |at: usize| bytes.get(at..at + 8);
-    field(8) == Some(&segment.salt.to_le_bytes()) || field(16) == Some(&seq.to_le_bytes())
+    let is_start = || {
+        let block = bytes.get(..BLOCK_BYTES).unwrap_or(bytes);
+        let used = block.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let magic = block.get(..used.min(FRAME_MAGIC.len())).unwrap_or_default();
+        (1..SEQ_END).contains(&used) && FRAME_MAGIC.starts_with(magic)
+    };
+    field(SALT_AT) == Some(&segment.salt.to_le_bytes())
+        || field(SEQ_AT) == Some(&seq.to_le_bytes())
+        || is_start()
 }
 
 /// Every header of a frame of the log at a block boundary from `offset` on that is whole and says that it belongs there.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::points::Recorder;
 use crate::io::simulated::{SimDisk, SimHandle};
 use crate::io::{Class, Completion, Disk, Op, Tag, Wake};
 
@@ -41,12 +42,14 @@ pub struct FusedDisk {
     device: SimDisk,
     disk: SimHandle,
     fuse: Fuse,
+    recorder: Option<Recorder>,
 }
 
 impl FusedDisk {
     /// The disk of a new process.
-    pub fn new(device: &SimDisk, fuse: &Fuse) -> FusedDisk {
-        FusedDisk { device: device.clone(), disk: device.handle(), fuse: fuse.clone() }
+    pub(super) fn new(device: &SimDisk, fuse: &Fuse, recorder: Option<Recorder>) -> FusedDisk {
+        let (disk, device) = (device.handle(), device.clone());
+        FusedDisk { device, disk, fuse: fuse.clone(), recorder }
     }
 }
 
@@ -58,6 +61,9 @@ impl Disk for FusedDisk {
             resume_unwind(Box::new(PowerCut));
         };
         self.fuse.0.set(left);
+        if let Some(recorder) = &self.recorder {
+            recorder.before(&self.device, &op);
+        }
         self.disk.submit(class, tag, op);
     }
 

@@ -121,6 +121,31 @@ impl Oracle {
         })
     }
 
+    /// How much it has been told: grows with every write and with every acknowledgement.
+    pub(super) fn told(&self) -> usize {
+        self.steps.len() + self.acknowledged
+    }
+
+    /// Tells what is certain and what was appended after it.
+    pub(super) fn describe(&self, show: &mut dyn FnMut(String)) {
+        let certain = self.certain();
+        show(format!("certain: {} to {}, {:?}", certain.start, certain.last(), certain.hard_state));
+        for step in &self.steps[self.acknowledged..] {
+            show(match step {
+                Step::HardState(hard_state) => format!("  then {hard_state:?}"),
+                Step::Reset(at) => format!("  then a reset to {at}"),
+                Step::Entry(entry) => format!("  then {} (term {})", entry.index, entry.term),
+                Step::End(write) => format!("  which ends write {write}"),
+            });
+        }
+    }
+
+    /// Whether this entry was appended, replaced by now or not.
+    pub(super) fn was_appended(&self, entry: &Entry) -> bool {
+        let is_it = |step: &Step| matches!(step, Step::Entry(appended) if appended == entry);
+        self.base.entries.get(&entry.index) == Some(entry) || self.steps.iter().any(is_it)
+    }
+
     /// Whether every write is durable.
     pub fn is_settled(&self) -> bool {
         self.acknowledged == self.steps.len()

@@ -10,7 +10,7 @@ use super::world::{World, small_options};
 // A checkpoint holds what is committed: a caller never replaces an entry that one holds or is about to.
 
 /// More steps than this are not run.
-const STEPS_MAX: usize = 48;
+pub(super) const STEPS_MAX: usize = 48;
 /// A piece takes as long as a dozen frames.
 const SCRUB_BYTES_PER_SECOND: u64 = 256 << 20;
 
@@ -31,16 +31,21 @@ pub fn run_script_scrubbed(script: &[u8]) {
 
 fn run(script: &[u8], options: Options) {
     let mut world = World::new(script.len() as u64, options, SimFaults::none());
-    let mut runner = Runner { term: 1, pushing: None, pending_reset: None };
-    world.open_and_check("first open");
-    for (number, step) in script.chunks_exact(2).take(STEPS_MAX).enumerate() {
-        runner.step(&mut world, step[0], step[1], number);
-    }
-    runner.crash(&mut world, 5, 0);
+    run_steps(&mut world, script);
     world.open_and_check("an open after a clean one");
 }
 
-struct Runner {
+/// Runs a script in a world that was never opened, and crashes.
+pub(super) fn run_steps(world: &mut World, script: &[u8]) {
+    let mut runner = Runner::default();
+    world.open_and_check("first open");
+    for (number, step) in script.chunks_exact(2).take(STEPS_MAX).enumerate() {
+        runner.step(world, step[0], step[1], number);
+    }
+    runner.crash(world, 5, 0);
+}
+
+pub(super) struct Runner {
     term: u64,
     /// A checkpoint in progress: where, whose, pushed bytes.
     pushing: Option<(Position, CheckpointOrigin, usize)>,
@@ -48,14 +53,23 @@ struct Runner {
     pending_reset: Option<Position>,
 }
 
-const BODY_BYTES: usize = 70_000;
+/// Checkpoints are more than one block long, or short, where slots are small.
+fn body_bytes(world: &World) -> usize {
+    if world.options.slot_bytes < 1 << 20 { 700 } else { 70_000 }
+}
+
+impl Default for Runner {
+    fn default() -> Runner {
+        Runner { term: 1, pushing: None, pending_reset: None }
+    }
+}
 
 impl Runner {
-    fn step(&mut self, world: &mut World, op: u8, amount: u8, number: usize) {
+    pub(super) fn step(&mut self, world: &mut World, op: u8, amount: u8, number: usize) {
         let many = u64::from(amount);
         match op % 16 {
             0..=3 => world.append_entries(self.term, many % 5 + 1, usize::from(amount) * 9),
-            4 => world.append_entries(self.term, 1, usize::from(amount) * 900),
+            4 => self.append_one(world, usize::from(amount) * 900),
             5 => self.replace(world, many),
             6 => self.vote(world, many),
             7..=9 => self.turns(world, many % 12 + 1),
@@ -82,10 +96,16 @@ impl Runner {
         world.append(Some(HardState { term: self.term, vote }), None, Vec::new());
     }
 
+    /// One entry, as large as the slots allow.
+    fn append_one(&mut self, world: &mut World, bytes: usize) {
+        let bytes = bytes.min(world.engine().entry_bytes_max());
+        world.append_entries(self.term, 1, bytes);
+    }
+
     /// Enough to roll over slots and use them again.
     fn fill(&mut self, world: &mut World, amount: u64) {
         for _ in 0..=amount % 8 {
-            world.append_entries(self.term, 1, 200_000);
+            self.append_one(world, 200_000);
             self.turns(world, 3);
         }
     }
@@ -116,13 +136,22 @@ impl Runner {
                 Position { index: last + ahead % 9 + 1, term: self.term }
             }
         };
+        // A snapshot from a peer names no value of this log.
+        let values = match origin {
+            CheckpointOrigin::Local => world.gather_values(at.index),
+            CheckpointOrigin::Installed => world.gather_none(),
+        };
         let is_acknowledged = world.oracle.certain().term_at(at.index) == Some(at.term);
         match world.checkpoint_begin(at, origin) {
             Ok(()) if origin == CheckpointOrigin::Local => {
                 assert!(world.surely_holds(at), "a checkpoint at {at} passes what is durable");
+                world.values.insert(at.index, values);
                 self.pushing = Some((at, origin, 0));
             }
-            Ok(()) => self.pushing = Some((at, origin, 0)),
+            Ok(()) => {
+                world.values.insert(at.index, values);
+                self.pushing = Some((at, origin, 0));
+            }
             Err(CheckpointError::NotDurable { .. }) => {
                 // Until the frame that replaces an entry is durable, it depends on the device which one there is.
                 let is_settled = is_acknowledged && !world.oracle.is_being_replaced(at.index);
@@ -134,8 +163,9 @@ impl Runner {
 
     fn push(&mut self, world: &mut World) {
         if let Some((at, origin, mut pushed)) = self.pushing {
+            let bytes = body_bytes(world);
             let is_complete =
-                pushed == BODY_BYTES || world.checkpoint_push(at, origin, &mut pushed, BODY_BYTES);
+                pushed == bytes || world.checkpoint_push(at, origin, &mut pushed, bytes);
             self.pushing = Some((at, origin, pushed));
             if is_complete && world.checkpoint.is_some_and(|info| info.at == at) {
                 self.pushing = None;
@@ -152,14 +182,23 @@ impl Runner {
         }
     }
 
-    /// Cuts the power. What was not synced meets a fate drawn from `chance`, or all of it the same.
-    fn crash(&mut self, world: &mut World, chance: u8, number: usize) {
+    /// Cuts the power, or ends the process alone. What was not synced meets a fate drawn from `chance`, or all of it the same.
+    pub(super) fn crash(&mut self, world: &mut World, chance: u8, number: usize) {
         let mut state = u64::from(chance) << 8 | number as u64;
-        world.disk.crash_with(|unsynced| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            fate(chance, state >> 33, unsynced)
-        });
-        world.open_and_check("an open after a crash");
+        if chance % 8 == 7 {
+            world.disk.kill();
+        } else {
+            world.disk.crash_with(|unsynced| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                fate(chance, state >> 33, unsynced)
+            });
+        }
+        self.reopen(world, "an open after a crash");
+    }
+
+    /// Opens, and forgets what the process was about to do.
+    pub(super) fn reopen(&mut self, world: &mut World, what: &str) {
+        world.open_and_check(what);
         self.pushing = None;
         self.pending_reset = None;
         let status = world.engine().status();

@@ -1,11 +1,13 @@
 //! One engine on one simulated disk, driven step by step, with the oracle beside it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bytes::Bytes;
 
 use super::fuse::{Fuse, FusedDisk, PowerCut};
 use super::oracle::{Content, Oracle, payload};
+use super::points::{Recorder, Truth};
 use crate::engine::Engine;
 use crate::error::{CheckpointError, EngineError, OpenError, ReadError};
 use crate::io::simulated::{SimDisk, SimFaults};
@@ -13,7 +15,8 @@ use crate::opening::{Opened, open};
 use crate::options::Options;
 use crate::report::Recovered;
 use crate::types::{
-    Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Position, Wanted,
+    Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Location,
+    Position, Wanted,
 };
 use crate::values::Reading;
 
@@ -40,6 +43,18 @@ pub fn small_options() -> Options {
 /// The node that all worlds are.
 pub const IDENTITY: Identity = Identity { node: 1, incarnation: 11, log_id: 0x5151 };
 
+/// A value of a checkpoint: where and what.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// How it is asked for.
+    pub wanted: Wanted,
+    /// What must come.
+    pub bytes: Bytes,
+}
+
+/// Keys are the first bytes of a payload, values are the rest of it.
+const KEY_BYTES: usize = 16;
+
 /// An engine, its disk and what it must hold.
 pub struct World {
     /// The device; it outlives the process.
@@ -58,6 +73,10 @@ pub struct World {
     pub slots: Vec<u32>,
     /// Events that no driver has consumed.
     pub events: Vec<Event>,
+    /// The values of each checkpoint that was begun, by its index.
+    pub(super) values: BTreeMap<u64, Vec<Value>>,
+    /// Notes the moments at which the power may be cut.
+    pub(super) recorder: Option<Recorder>,
     opens: u64,
     seed: u64,
 }
@@ -74,6 +93,8 @@ impl World {
             checkpoint: None,
             slots: Vec::new(),
             events: Vec::new(),
+            values: BTreeMap::new(),
+            recorder: None,
             opens: 0,
             seed,
         }
@@ -114,10 +135,33 @@ impl World {
         self.engine = None;
         self.opens += 1;
         let options = Options { seed: [self.seed, self.opens], ..self.options.clone() };
-        let Opened { engine, recovered } =
-            open(FusedDisk::new(&self.disk, &self.fuse), Path::new("data"), options, IDENTITY)?;
+        self.tell_recorder(true);
+        let disk = FusedDisk::new(&self.disk, &self.fuse, self.recorder.clone());
+        let opened = open(disk, Path::new("data"), options, IDENTITY);
+        self.tell_recorder(false);
+        let Opened { engine, recovered } = opened?;
         self.engine = Some(engine);
         Ok(recovered)
+    }
+
+    fn tell_recorder(&self, in_open: bool) {
+        if let Some(recorder) = &self.recorder {
+            recorder.expect(self.truth(), in_open);
+        }
+    }
+
+    pub(super) fn truth(&self) -> Truth {
+        let (oracle, values) = (self.oracle.clone(), self.values.clone());
+        Truth { oracle, checkpoint: self.checkpoint, values }
+    }
+
+    /// This must be found by the next open, and no other.
+    pub(super) fn believe(&mut self, truth: &Truth) {
+        let Truth { oracle, checkpoint, values } = truth.clone();
+        self.oracle = oracle;
+        self.checkpoint = checkpoint;
+        self.values = values;
+        self.events.clear();
     }
 
     /// Opens and checks everything that was found against the oracle.
@@ -222,6 +266,52 @@ impl World {
         }
     }
 
+    /// The values that lie in `slots` when a checkpoint at this index is written: those of the checkpoint before it, at
+    /// most three, and the entry there, if it has a place. Sets `slots`.
+    pub(super) fn gather_values(&mut self, index: u64) -> Vec<Value> {
+        let known = self.checkpoint.and_then(|info| self.values.get(&info.at.index));
+        let mut values = known.cloned().unwrap_or_default();
+        let entry = self.oracle.newest().entries.get(&index).cloned();
+        if let Some(Entry { payload, .. }) = entry.filter(|entry| entry.payload.len() > KEY_BYTES)
+            && let Some(location) = self.engine().place(index)
+        {
+            values.push(value_of(location, &payload));
+        }
+        let few = values.split_off(values.len().saturating_sub(3));
+        let slots: BTreeSet<u32> = few.iter().map(|value| value.wanted.location.slot()).collect();
+        self.slots = slots.into_iter().collect();
+        few
+    }
+
+    /// The same for a checkpoint without any.
+    pub(super) fn gather_none(&mut self) -> Vec<Value> {
+        self.slots.clear();
+        Vec::new()
+    }
+
+    /// Checks that every value of the recovered checkpoint is where it was (I9), and that every entry after it has its
+    /// place, which is all that the replay of a log gives a state machine (I8).
+    pub(super) fn check_values(&mut self, what: &str) {
+        let applied = self.checkpoint.map_or(0, |info| info.at.index);
+        let mut values = self.values.get(&applied).cloned().unwrap_or_default();
+        let entries = self.oracle.certain().entries;
+        for (index, Entry { payload, .. }) in entries.range(applied + 1..) {
+            let Some(place) = self.engine().place(*index) else {
+                panic!("{what}: entry {index} after checkpoint {applied} has no place");
+            };
+            if payload.len() > KEY_BYTES {
+                values.push(value_of(place, payload));
+            }
+        }
+        let wanted = values.iter().map(|value| value.wanted.clone()).collect();
+        for (result, value) in self.read_values(wanted).into_iter().zip(&values) {
+            match result {
+                Ok(bytes) => assert!(bytes == value.bytes, "{what}: {:?}", value.wanted),
+                Err(error) => panic!("{what}: {:?}: {error}", value.wanted),
+            }
+        }
+    }
+
     /// Body bytes of a checkpoint, waited for.
     pub fn read_body(&mut self, index: u64, offset: u64, bytes: usize) -> Result<Bytes, ReadError> {
         self.engine().read_checkpoint(78, index, offset, bytes);
@@ -255,6 +345,10 @@ impl World {
         for event in events {
             self.note(&event);
             self.events.push(event);
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.expect(self.truth(), false);
+            recorder.note(&self.disk);
         }
         result
     }
@@ -406,6 +500,17 @@ impl World {
         self.append(None, Some(at), Vec::new());
         info
     }
+}
+
+fn value_of(location: Location, payload: &Bytes) -> Value {
+    let bytes = payload.slice(KEY_BYTES..);
+    let wanted = Wanted {
+        location,
+        key: payload.slice(..KEY_BYTES),
+        value_bytes: u32::try_from(bytes.len()).expect("a payload fits a frame"),
+        checksum: crate::codec::crc(&bytes),
+    };
+    Value { wanted, bytes }
 }
 
 fn check_runs(content: &Content, runs: &[(u64, u64)]) {

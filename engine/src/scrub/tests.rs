@@ -7,7 +7,7 @@ use super::segment::SegmentCheck;
 use super::{Bytes, PIECE_BYTES};
 use crate::checkpoint::CheckpointHeader;
 use crate::error::{Check, Damage, Proof};
-use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::frame::LogTag;
 use crate::fuzzing::{World, small_options};
 use crate::io::FileId;
@@ -74,10 +74,10 @@ impl Image {
         })
     }
 
-    /// What a checksum speaks for: the whole first block, and of each frame what is not padding.
+    /// What a checksum speaks for: the first sector, where the header's fields are, and of each frame what is not padding.
     fn verified(&self) -> Vec<Range<usize>> {
         let mut verified = Vec::new();
-        verified.push(0..SEGMENT_HEADER_BYTES);
+        verified.push(0..512);
         for frame in &self.scan.frames {
             let start = usize::try_from(frame.offset).unwrap();
             let records = self.scan.records_of(frame);

@@ -125,6 +125,33 @@ fn a_segment_is_opened_only_when_the_one_before_it_is_durable() {
     world.open_and_check("after the crash");
 }
 
+/// A power cut left rubbish in the padding of a segment's header: the header was bad, the log was found empty, and the
+/// slot was written again. A second power cut kept of that write nothing but the padding, which made the old header good
+/// again: an entry came back that the node had forgotten.
+#[test]
+fn a_first_write_that_was_cut_does_not_come_back_when_its_slot_is_written_again() {
+    let mut world = World::opened(24);
+    world.append_entries(1, 1, 50);
+    world.turn_now().unwrap();
+    let offset_of = |unsynced: &Unsynced| match unsynced {
+        Unsynced::Sector { path, offset, .. } if **path == *"seg/00000000.seg" => Some(*offset),
+        Unsynced::Sector { .. } | Unsynced::Size { .. } | Unsynced::Entry { .. } => None,
+    };
+    world.disk.crash_with(|unsynced| match offset_of(unsynced) {
+        Some(1024) => Fate::Garbage,
+        _ => Fate::New,
+    });
+    let found = world.open_and_check("after the first power cut");
+    world.append_after(found.last.index, 2, 1, 60);
+    world.turn_now().unwrap();
+    world.disk.crash_with(|unsynced| match offset_of(unsynced) {
+        Some(512..4096) => Fate::New,
+        _ => Fate::Old,
+    });
+    let again = world.open_and_check("after the second one");
+    assert_eq!(again.last, found.last);
+}
+
 #[test]
 fn a_torn_roll_leaves_the_segment_before_it_as_it_was() {
     let (mut world, image, oracle) = cut_in(|world| {

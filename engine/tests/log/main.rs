@@ -7,9 +7,12 @@ mod checkpoints;
 mod cleaning;
 mod corpus;
 mod crashes;
+mod damage;
 mod faults;
 mod holes;
+mod images;
 mod inspection;
+mod lies;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod reads;

@@ -26,6 +26,9 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::RollInFlight => {
             "crashes::a_segment_is_opened_only_when_the_one_before_it_is_durable"
         }
+        Mutant::HeaderPaddingCounts => {
+            "crashes::a_first_write_that_was_cut_does_not_come_back_when_its_slot_is_written_again"
+        }
         Mutant::SlotDirNotSynced | Mutant::MetaDirNotSynced => {
             "crashes::a_torn_roll_leaves_the_segment_before_it_as_it_was"
         }

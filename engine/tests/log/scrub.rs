@@ -138,7 +138,7 @@ fn sealed(world: &mut World, slot: u32) -> bool {
 fn a_flipped_bit_of_a_slot_that_only_checkpoints_need_is_found() {
     let mut world = aged(92, u64::MAX);
     let image = world.disk.snapshot();
-    for offset in [0, 2_000, 4_100, 5_000, 20_000, 100_000] {
+    for offset in [0, 100, 4_100, 5_000, 20_000, 100_000] {
         let found = reopened(&mut world, &image, |world| {
             world.disk.flip_bit(&slot_path(0), offset * 8 + 3);
         });

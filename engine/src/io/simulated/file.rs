@@ -68,7 +68,7 @@ impl File {
             let page = match random.below(3) {
                 0 => continue,
                 1 => Arc::clone(new),
-                _ => Arc::new(mix(&self.current.page(image::page_of(at)), new, random)),
+                _ => Arc::new(mix(self.current.page(image::page_of(at)), new, random)),
             };
             self.write_cached(op, at, &[page]);
         }
@@ -80,7 +80,7 @@ impl File {
         self.dirty.retain(|&at, _| at < pages);
         let last = image::page_of(bytes);
         if let Some(versions) = self.dirty.get_mut(&last) {
-            versions.push(Version { op, page: Arc::new(self.current.page(last)) });
+            versions.push(Version { op, page: Arc::new(*self.current.page(last)) });
         }
         self.sizes.push((op, bytes));
     }
@@ -100,7 +100,7 @@ impl File {
             0 => file.durable.set_page(at, newest),
             1 => {}
             _ => {
-                let old = Arc::new(file.durable.page(at));
+                let old = Arc::new(*file.durable.page(at));
                 file.current.set_page(at, old);
             }
         });
@@ -132,7 +132,7 @@ impl File {
             if (at * PAGE_BYTES) as u64 >= bytes {
                 continue;
             }
-            let old = self.durable.page(at);
+            let old = *self.durable.page(at);
             let page = page_after_crash(path, at, &old, &versions, crash);
             self.durable.set_page(at, Arc::new(page));
         }

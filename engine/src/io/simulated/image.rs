@@ -1,4 +1,5 @@
-//! The content of a file in pages that copies share until one of them changes.
+//! The content of a file in pages that copies share until one of them changes. Copies share the list of pages too: a
+//! test that tries millions of crashes copies every file for each and changes one.
 
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ pub(super) type Page = [u8; PAGE_BYTES];
 /// A page that was never written reads as zeros and takes no memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
-    pages: Vec<Option<Arc<Page>>>,
+    pages: Arc<Vec<Option<Arc<Page>>>>,
     bytes: u64,
 }
+
+const ZEROS: &Page = &[0; PAGE_BYTES];
 
 pub(super) fn page_of(offset: u64) -> usize {
     usize::try_from(offset / PAGE_BYTES as u64).expect("a simulated file fits into memory")
@@ -29,7 +32,7 @@ impl Image {
         let mut padded = bytes.to_vec();
         padded.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
         let pages = pages_of(&padded).into_iter().map(Some).collect();
-        Image { pages, bytes: bytes.len() as u64 }
+        Image { pages: Arc::new(pages), bytes: bytes.len() as u64 }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -40,10 +43,11 @@ impl Image {
     pub(super) fn set_bytes(&mut self, bytes: u64) {
         let pages = page_of(bytes.next_multiple_of(PAGE_BYTES as u64));
         if bytes < self.bytes {
-            self.pages.truncate(pages);
+            let list = Arc::make_mut(&mut self.pages);
+            list.truncate(pages);
             let kept = usize::try_from(bytes % PAGE_BYTES as u64).expect("less than a page");
             if kept > 0
-                && let Some(Some(last)) = self.pages.get_mut(pages - 1)
+                && let Some(Some(last)) = list.get_mut(pages - 1)
             {
                 Arc::make_mut(last)[kept..].fill(0);
             }
@@ -55,19 +59,20 @@ impl Image {
         self.bytes = self.bytes.max(bytes);
     }
 
-    pub(super) fn page(&self, at: usize) -> Page {
+    pub(super) fn page(&self, at: usize) -> &Page {
         match self.pages.get(at) {
-            Some(Some(page)) => **page,
-            Some(None) | None => [0; PAGE_BYTES],
+            Some(Some(page)) => page,
+            Some(None) | None => ZEROS,
         }
     }
 
     /// Replaces a page; what lies beyond the size is not seen until the file grows over it.
     pub(super) fn set_page(&mut self, at: usize, page: Arc<Page>) {
-        if self.pages.len() <= at {
-            self.pages.resize(at + 1, None);
+        let pages = Arc::make_mut(&mut self.pages);
+        if pages.len() <= at {
+            pages.resize(at + 1, None);
         }
-        self.pages[at] = Some(page);
+        pages[at] = Some(page);
     }
 
     /// Reads up to the end of the file; returns how much.
@@ -78,8 +83,11 @@ impl Image {
         while read < wanted {
             let start = usize::try_from(at % PAGE_BYTES as u64).expect("less than a page");
             let count = (PAGE_BYTES - start).min(wanted - read);
-            let page = self.page(page_of(at));
-            out[read..read + count].copy_from_slice(&page[start..start + count]);
+            let part = &mut out[read..read + count];
+            match self.pages.get(page_of(at)) {
+                Some(Some(page)) => part.copy_from_slice(&page[start..start + count]),
+                Some(None) | None => part.fill(0),
+            }
             read += count;
             at += count as u64;
         }
@@ -98,7 +106,7 @@ impl Image {
         let byte = bit / 8;
         assert!(byte < self.bytes, "bit {bit} lies beyond the end of the file");
         let at = page_of(byte);
-        let mut page = self.page(at);
+        let mut page = *self.page(at);
         page[usize::try_from(byte % PAGE_BYTES as u64).expect("less than a page")] ^=
             1 << (bit % 8);
         self.set_page(at, Arc::new(page));
