@@ -30,6 +30,8 @@ pub(crate) use pace::{Pace, Urgency};
 
 /// Bytes of a victim that are read at once.
 const READ_BYTES: u64 = 512 << 10;
+/// The next bytes are read while fewer than this lie ahead.
+const AHEAD_BYTES: usize = 1 << 20;
 /// Bytes of records that are looked at in one step.
 const LOOK_BYTES: usize = 128 << 10;
 /// Values that are moved in one step.
@@ -102,6 +104,8 @@ struct Run {
     /// The frame that is looked at, and its next record.
     frame: Option<(WalkedFrame, usize)>,
     is_reading: bool,
+    /// What is being read is needed to go on.
+    needs_read: bool,
     live: BTreeMap<Box<[u8]>, Live>,
     /// What they will take.
     live_bytes: usize,
@@ -166,6 +170,7 @@ impl Cleaner {
             walk: None,
             frame: None,
             is_reading: false,
+            needs_read: false,
             live: BTreeMap::new(),
             live_bytes: 0,
             batch: None,
@@ -178,7 +183,7 @@ impl Cleaner {
         match &run.batch {
             Some(batch) => batch.place.is_some(),
             None if run.is_read() => may_append || run.live.is_empty(),
-            None => !run.is_reading,
+            None => !run.needs_read,
         }
     }
 
@@ -204,14 +209,14 @@ impl Cleaner {
     /// The disk has answered.
     pub(crate) fn arrived(&mut self, result: std::io::Result<Done>) {
         let run = self.run.as_mut().expect("a run stays while it reads");
-        run.is_reading = false;
+        (run.is_reading, run.needs_read) = (false, false);
         let walk = run.walk.as_mut().expect("what was read for is still there");
         match result {
             Ok(Done::Read { buf, read }) if read > 0 => {
                 walk.push(buf.as_slice().get(..read).unwrap_or_default());
             }
             // What is live there will be missed at the end.
-            Ok(_) | Err(_) => run.walk = None,
+            Ok(_) | Err(_) => (run.walk, run.frame) = (None, None),
         }
     }
 
@@ -279,27 +284,31 @@ impl Run {
         index: &dyn ValueIndex,
         (log_id, slot_bytes): (u128, u64),
     ) -> Option<Request> {
-        if self.is_reading {
-            return None;
-        }
         if self.walk.is_none() {
             let slot = self.unread.pop_front()?;
             self.walk = Some(Walk::new(log_id, slot, slot_bytes));
         }
         let walk = self.walk.as_mut()?;
+        if !self.is_reading && walk.wants(AHEAD_BYTES) {
+            self.is_reading = true;
+            return Some(read_of(walk, slot_bytes));
+        }
         if self.frame.is_none() {
             match walk.step() {
                 Step::Frame(frame) => self.frame = Some((frame, 0)),
+                // What is on its way belongs to this slot.
+                Step::Read | Step::End if self.is_reading => {
+                    self.needs_read = true;
+                    return None;
+                }
+                // A frame that is longer than what is read ahead.
+                Step::Read => {
+                    self.is_reading = true;
+                    return Some(read_of(walk, slot_bytes));
+                }
                 Step::End => {
                     self.walk = None;
                     return None;
-                }
-                Step::Read => {
-                    self.is_reading = true;
-                    let (slot, offset) = (walk.slot(), walk.read_offset());
-                    let bytes = READ_BYTES.min(slot_bytes - offset);
-                    let bytes = usize::try_from(bytes).expect("at most 512 KiB");
-                    return Some(Request::Read { slot, offset, buf: AlignedBuf::zeroed(bytes) });
                 }
             }
         }
@@ -335,6 +344,13 @@ impl Run {
             self.frame = None;
         }
     }
+}
+
+fn read_of(walk: &Walk, slot_bytes: u64) -> Request {
+    let (slot, offset) = (walk.slot(), walk.read_offset());
+    let bytes = READ_BYTES.min(slot_bytes - offset);
+    let bytes = usize::try_from(bytes).expect("at most 512 KiB");
+    Request::Read { slot, offset, buf: AlignedBuf::zeroed(bytes) }
 }
 
 /// Keeps a value if it is live, and says what its copy will take.

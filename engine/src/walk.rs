@@ -16,8 +16,9 @@ pub(crate) struct Walk {
     slot: u32,
     slot_bytes: u64,
     segment: Option<SegmentHeader>,
-    /// The bytes from `offset` on that are there.
+    /// Bytes that are there; those from `start` on are the ones from `offset` on.
     window: Vec<u8>,
+    start: usize,
     /// Where the next frame starts; before the header is known, 0.
     offset: u64,
     seq: u64,
@@ -53,6 +54,7 @@ impl Walk {
             slot_bytes,
             segment: None,
             window: Vec::new(),
+            start: 0,
             offset: 0,
             seq: 0,
             durable_seq: 0,
@@ -67,36 +69,51 @@ impl Walk {
 
     /// The first byte that is not there yet.
     pub(crate) fn read_offset(&self) -> u64 {
-        self.offset + self.window.len() as u64
+        self.offset + self.rest().len() as u64
+    }
+
+    /// Whether more bytes should be on their way: there are fewer ahead than this, and the slot has more.
+    pub(crate) fn wants(&self, ahead_bytes: usize) -> bool {
+        self.rest().len() < ahead_bytes && self.read_offset() < self.slot_bytes
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.window.get(self.start..).unwrap_or_default()
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.offset += bytes as u64;
     }
 
     /// The bytes at [`Walk::read_offset`].
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.window.drain(..self.start);
+        self.start = 0;
         self.window.extend_from_slice(bytes);
     }
 
     /// The payload of a record of the frame that was just given.
     pub(crate) fn payload(&self, record: &Record) -> &[u8] {
-        let payload = self.window.get(record.start..record.start + record.bytes);
+        let payload = self.rest().get(record.start..record.start + record.bytes);
         payload.expect("a verified record lies within its frame")
     }
 
     /// The frame that was just given is done with.
     pub(crate) fn pass(&mut self, frame: &WalkedFrame) {
-        self.window.drain(..frame.bytes);
-        self.offset += frame.bytes as u64;
+        self.skip(frame.bytes);
     }
 
     /// The next frame, if it is there whole.
     pub(crate) fn step(&mut self) -> Step {
         let Some(segment) = self.segment else { return self.begin() };
         let is_all = self.read_offset() >= self.slot_bytes;
-        let frame_bytes = match FrameHeader::decode(self.tag, &self.window) {
+        let frame_bytes = match FrameHeader::decode(self.tag, self.rest()) {
             Ok((header, _)) => header.frame_bytes(),
-            Err(_) if self.window.len() < BLOCK_BYTES && !is_all => return Step::Read,
+            Err(_) if self.rest().len() < BLOCK_BYTES && !is_all => return Step::Read,
             Err(_) => return Step::End,
         };
-        if frame_bytes > self.window.len() && !is_all && self.reaches(frame_bytes) {
+        if frame_bytes > self.rest().len() && !is_all && self.reaches(frame_bytes) {
             return Step::Read;
         }
         let expected = Expected {
@@ -106,10 +123,10 @@ impl Walk {
             seq: self.seq,
             durable_seq_min: self.durable_seq,
             prev: self.prev,
-            room_bytes: self.window.len(),
+            room_bytes: self.rest().len(),
         };
         let mut records = Vec::new();
-        match check_frame(self.tag, &expected, &self.window, &mut records) {
+        match check_frame(self.tag, &expected, self.rest(), &mut records) {
             Ok((header, crc)) if segment.kind.takes(header.kind) => {
                 self.seq += 1;
                 self.durable_seq = header.durable_seq;
@@ -128,13 +145,12 @@ impl Walk {
 
     /// Reads the header of the segment.
     fn begin(&mut self) -> Step {
-        let Some(block) = self.window.get(..SEGMENT_HEADER_BYTES) else { return Step::Read };
+        let Some(block) = self.rest().get(..SEGMENT_HEADER_BYTES) else { return Step::Read };
         match SegmentHeader::classify(block, self.log_id, self.slot, self.slot_bytes) {
             Head::Blank | Head::Bad(_) => Step::End,
             Head::Segment(header) => {
                 self.segment = Some(header);
-                self.window.drain(..SEGMENT_HEADER_BYTES);
-                self.offset = SEGMENT_HEADER_BYTES as u64;
+                self.skip(SEGMENT_HEADER_BYTES);
                 self.seq = header.first_seq;
                 self.prev = header.prev;
                 self.step()
