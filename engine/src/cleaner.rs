@@ -329,7 +329,7 @@ impl Run {
             };
             match record.kind {
                 RecordKind::Entry(kind) | RecordKind::Repair(kind) => {
-                    index.values_of(kind, payload, &mut keep)
+                    index.values_of(kind, payload, &mut keep);
                 }
                 RecordKind::Reset => {}
                 RecordKind::Values => {

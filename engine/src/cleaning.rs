@@ -164,5 +164,7 @@ impl Cleaning {
 
 /// A victim counts as read from the first step of its run to the last.
 fn hold(slots: &mut SlotTable, victims: &[u32], change: fn(&mut SlotTable, u32)) {
-    victims.iter().for_each(|slot| change(slots, *slot));
+    for slot in victims {
+        change(slots, *slot);
+    }
 }

@@ -98,6 +98,7 @@ fn split_value(bytes: &[u8], before: usize) -> Option<(StoredValue<'_>, &[u8])> 
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test that is out of bounds fails, as it should")]
 mod tests {
     use super::*;
 

@@ -83,16 +83,15 @@ impl Shelf {
         for _ in 0..100_000 {
             let now_us = world.disk.now_us();
             let is_at_rest = world.disk.next_due().is_none() && world.engine().is_idle();
-            if is_at_rest && !world.engine().cleans(now_us) && !self.waits_for_time(world) {
+            if is_at_rest
+                && !world.engine().cleans(now_us)
+                && world.engine().next_due_us().is_none()
+            {
                 return;
             }
             self.turn(world);
         }
         panic!("the cleaner never rests");
-    }
-
-    fn waits_for_time(&self, world: &mut World) -> bool {
-        world.engine().next_due_us().is_some()
     }
 
     /// Writes these keys in one entry, with values of so many bytes; 0 removes them.

@@ -303,7 +303,7 @@ fn batch_of(pair: &Bytes) -> ValueBatch {
 /// A batch that is thrown away.
 fn large_batch() -> ValueBatch {
     let mut batch = ValueBatch::default();
-    batch.push(b"nobody's", &[9; 200_000], 0);
+    batch.push(b"nobody's", &vec![9; 200_000], 0);
     batch
 }
 

@@ -23,8 +23,8 @@ impl ValueIndex for Cleanable<'_> {
         let Ok(entry) = EntryReader::open(payload) else { return };
         for decoded in entry.commands() {
             let (key, value) = match decoded.command {
-                CommandRef::Put { key, value } => (key, value),
-                CommandRef::CompareAndSet { key, value: Some(value), .. } => (key, value),
+                CommandRef::Put { key, value }
+                | CommandRef::CompareAndSet { key, value: Some(value), .. } => (key, value),
                 CommandRef::CompareAndSet { value: None, .. }
                 | CommandRef::Delete { .. }
                 | CommandRef::DeleteRange { .. }

@@ -16,6 +16,7 @@ use crate::driver::{Driver, entry_of};
 const KEYS: u64 = 2_000_000;
 const VALUE_BYTES: usize = 1_024;
 const KEY_BYTES: u64 = 24;
+const COMMAND_BYTES: u64 = KEY_BYTES + VALUE_BYTES as u64;
 const COMMANDS: u64 = 64;
 /// Log bytes between two checkpoints, and the size of one.
 const INTERVAL_BYTES: u64 = 256 << 20;
@@ -24,6 +25,22 @@ const CHECKPOINT_BYTES: u64 = KEYS * 80;
 const INFLIGHT: usize = 8;
 /// Steps of the cleaner in one turn.
 const STEPS_MAX: usize = 8;
+
+/// How fast users write.
+struct Pace {
+    from_us: u64,
+    /// How many values had been written then.
+    from: u64,
+    bytes_per_second: u64,
+}
+
+impl Pace {
+    /// Whether the value of this number is not due yet.
+    fn holds(&self, number: u64, now_us: u64) -> bool {
+        let due = u128::from(now_us - self.from_us) * u128::from(self.bytes_per_second) / 1_000_000;
+        u128::from((number - self.from) * COMMAND_BYTES) > due
+    }
+}
 
 /// A state on a log, under random overwrites.
 pub(crate) struct Store {
@@ -34,6 +51,7 @@ pub(crate) struct Store {
     random: u64,
     is_skewed: bool,
     numbers: u64,
+    pace: Option<Pace>,
     outcomes: Vec<server::state_machine::Applied>,
 }
 
@@ -46,6 +64,7 @@ impl Store {
             random: 1,
             is_skewed,
             numbers: 0,
+            pace: None,
             outcomes: Vec::new(),
         }
     }
@@ -117,7 +136,7 @@ impl Store {
 
     /// One entry more, and everything that goes with it.
     fn step(&mut self, driver: &mut Driver) -> io::Result<()> {
-        while self.pending.len() < INFLIGHT {
+        while self.pending.len() < INFLIGHT && !self.is_early(driver) {
             let payload = self.entry();
             driver.append(&payload);
         }
@@ -125,8 +144,12 @@ impl Store {
         self.advance(driver)?;
         self.clean(driver);
         let is_busy = driver.engine.is_cleaning_busy();
-        driver.wait(if is_busy { Duration::ZERO } else { Duration::from_millis(10) });
+        driver.wait(if is_busy { Duration::ZERO } else { Duration::from_millis(1) });
         Ok(())
+    }
+
+    fn is_early(&self, driver: &Driver) -> bool {
+        self.pace.as_ref().is_some_and(|pace| pace.holds(self.numbers, driver.now_us()))
     }
 
     /// Until every key has been written, and then `times` as often.
@@ -143,20 +166,21 @@ pub(crate) fn measure(
     dir: &Path,
     below_percent: u8,
     is_skewed: bool,
-    user_bytes: u64,
+    (user_bytes, bytes_per_second): (u64, u64),
 ) -> io::Result<String> {
     let options = Options { clean_below_percent: below_percent, ..Options::default() };
     let mut driver = Driver::with(dir, options)?;
     let mut store = Store::new(is_skewed);
+    store.fill(&mut driver, 0)?;
+    store.pace = Some(Pace { from_us: driver.now_us(), from: store.numbers, bytes_per_second });
     store.fill(&mut driver, 2)?;
     let (before, from, from_us) = (driver.status(), store.numbers, driver.now_us());
-    let command_bytes = KEY_BYTES + VALUE_BYTES as u64;
     let mut uses = Vec::new();
-    while (store.numbers - from) * command_bytes < user_bytes {
+    while (store.numbers - from) * COMMAND_BYTES < user_bytes {
         store.step(&mut driver)?;
         uses.push(store.slots(&driver).len() as u64);
     }
-    let user = (store.numbers - from) * command_bytes;
+    let user = (store.numbers - from) * COMMAND_BYTES;
     let seconds = (driver.now_us() - from_us).div_ceil(1_000_000);
     let slots = uses.iter().sum::<u64>() / uses.len() as u64;
     Ok(table(&before, &driver.status(), (user, seconds), slots))

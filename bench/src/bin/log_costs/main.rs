@@ -47,6 +47,9 @@ enum Command {
         /// MiB of keys and values that are measured
         #[arg(long, default_value_t = 6144)]
         mib: u64,
+        /// MB of keys and values that are written in a second
+        #[arg(long, default_value_t = 150)]
+        mb_per_second: u64,
     },
     /// Latency of appends at half of the peak, with and without bulk work beside them all the time
     Latency {
@@ -66,8 +69,8 @@ fn main() -> ExitCode {
     let Cli { dir, command } = Cli::parse();
     let table = match command {
         Command::Space { mib } => space::measure(&dir, mib << 20),
-        Command::Clean { below_percent, skewed, mib } => {
-            clean::measure(&dir, below_percent, skewed, mib << 20)
+        Command::Clean { below_percent, skewed, mib, mb_per_second } => {
+            clean::measure(&dir, below_percent, skewed, (mib << 20, mb_per_second * 1_000_000))
         }
         Command::Latency { beside, rounds, seconds } => {
             latency::measure(&dir, rounds, seconds, beside)
