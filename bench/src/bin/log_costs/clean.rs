@@ -13,14 +13,14 @@ use server::state_machine::{Loaded, State};
 
 use crate::driver::{Driver, entry_of};
 
-const KEYS: u64 = 2_000_000;
-const VALUE_BYTES: usize = 1_024;
+/// What is live: so many bytes of values.
+const LIVE_BYTES: u64 = 2 << 30;
 const KEY_BYTES: u64 = 24;
-const COMMAND_BYTES: u64 = KEY_BYTES + VALUE_BYTES as u64;
-const COMMANDS: u64 = 64;
+/// Bytes of values in an entry.
+const ENTRY_BYTES: usize = 64 << 10;
 /// Log bytes between two checkpoints, and the size of one.
 const INTERVAL_BYTES: u64 = 256 << 20;
-const CHECKPOINT_BYTES: u64 = KEYS * 80;
+const CHECKPOINT_KEY_BYTES: u64 = 80;
 /// Entries in flight.
 const INFLIGHT: usize = 8;
 /// Steps of the cleaner in one turn.
@@ -31,14 +31,13 @@ struct Pace {
     from_us: u64,
     /// How many values had been written then.
     from: u64,
-    bytes_per_second: u64,
+    values_per_second: u64,
 }
 
 impl Pace {
     /// Whether the value of this number is not due yet.
     fn holds(&self, number: u64, now_us: u64) -> bool {
-        let due = u128::from(now_us - self.from_us) * u128::from(self.bytes_per_second) / 1_000_000;
-        u128::from((number - self.from) * COMMAND_BYTES) > due
+        (number - self.from) > (now_us - self.from_us) * self.values_per_second / 1_000_000
     }
 }
 
@@ -50,19 +49,23 @@ pub(crate) struct Store {
     applied: u64,
     random: u64,
     is_skewed: bool,
+    keys: u64,
+    value_bytes: usize,
     numbers: u64,
     pace: Option<Pace>,
     outcomes: Vec<server::state_machine::Applied>,
 }
 
 impl Store {
-    pub(crate) fn new(is_skewed: bool) -> Store {
+    pub(crate) fn new(value_bytes: usize, is_skewed: bool) -> Store {
         Store {
             state: State::new(),
             pending: VecDeque::new(),
             applied: 0,
             random: 1,
             is_skewed,
+            keys: LIVE_BYTES / value_bytes as u64,
+            value_bytes,
             numbers: 0,
             pace: None,
             outcomes: Vec::new(),
@@ -75,23 +78,24 @@ impl Store {
     }
 
     fn key(&mut self) -> u64 {
-        let hot = KEYS / 5;
+        let (keys, hot) = (self.keys, self.keys / 5);
         if !self.is_skewed {
-            self.below(KEYS)
+            self.below(keys)
         } else if self.below(5) < 4 {
             self.below(hot)
         } else {
-            hot + self.below(KEYS - hot)
+            hot + self.below(keys - hot)
         }
     }
 
     /// The next entry: each key once, and then any.
     pub(crate) fn entry(&mut self) -> Bytes {
-        let keys = (0..COMMANDS).map(|_| {
+        let value_bytes = self.value_bytes;
+        let keys = (0..ENTRY_BYTES / value_bytes).map(|_| {
             self.numbers += 1;
-            if self.numbers <= KEYS { self.numbers - 1 } else { self.key() }
+            if self.numbers <= self.keys { self.numbers - 1 } else { self.key() }
         });
-        let payload = entry_of(keys, VALUE_BYTES);
+        let payload = entry_of(keys, value_bytes);
         self.pending.push_back(payload.clone());
         payload
     }
@@ -112,7 +116,7 @@ impl Store {
             self.applied = index;
         }
         if driver.engine.log_bytes_since_checkpoint() > INTERVAL_BYTES {
-            driver.begin_checkpoint(CHECKPOINT_BYTES, self.slots(driver));
+            driver.begin_checkpoint(self.keys * CHECKPOINT_KEY_BYTES, self.slots(driver));
         }
         Ok(())
     }
@@ -154,52 +158,63 @@ impl Store {
 
     /// Until every key has been written, and then `times` as often.
     pub(crate) fn fill(&mut self, driver: &mut Driver, times: u64) -> io::Result<()> {
-        while self.numbers < KEYS * (1 + times) {
+        while self.numbers < self.keys * (1 + times) {
             self.step(driver)?;
         }
         Ok(())
     }
 }
 
-/// Overwrites until so many bytes of keys and values are durable.
-pub(crate) fn measure(
-    dir: &Path,
-    below_percent: u8,
-    is_skewed: bool,
-    (user_bytes, bytes_per_second): (u64, u64),
-) -> io::Result<String> {
-    let options = Options { clean_below_percent: below_percent, ..Options::default() };
-    let mut driver = Driver::with(dir, options)?;
-    let mut store = Store::new(is_skewed);
+/// What is measured.
+pub(crate) struct Plan {
+    pub(crate) below_percent: u8,
+    pub(crate) value_bytes: usize,
+    pub(crate) is_skewed: bool,
+    /// How many bytes of keys and values, and how many in a second.
+    pub(crate) bytes: u64,
+    pub(crate) bytes_per_second: u64,
+}
+
+/// Overwrites everything twice, and then as much as was asked for.
+pub(crate) fn measure(dir: &Path, plan: &Plan) -> io::Result<String> {
+    let options = Options { clean_below_percent: plan.below_percent, ..Options::default() };
+    let mut driver = Driver::with(dir, &options)?;
+    let mut store = Store::new(plan.value_bytes, plan.is_skewed);
     store.fill(&mut driver, 0)?;
-    store.pace = Some(Pace { from_us: driver.now_us(), from: store.numbers, bytes_per_second });
+    let command_bytes = KEY_BYTES + plan.value_bytes as u64;
+    let values_per_second = plan.bytes_per_second / command_bytes;
+    let (from_us, from) = (driver.now_us(), store.numbers);
+    store.pace = Some(Pace { from_us, from, values_per_second });
     store.fill(&mut driver, 2)?;
     let (before, from, from_us) = (driver.status(), store.numbers, driver.now_us());
-    let mut uses = Vec::new();
-    while (store.numbers - from) * COMMAND_BYTES < user_bytes {
+    let (mut slots, mut looks) = (0, 0);
+    while (store.numbers - from) * command_bytes < plan.bytes {
         store.step(&mut driver)?;
-        uses.push(store.slots(&driver).len() as u64);
+        slots += store.slots(&driver).len() as u64;
+        looks += 1;
     }
-    let user = (store.numbers - from) * COMMAND_BYTES;
-    let seconds = (driver.now_us() - from_us).div_ceil(1_000_000);
-    let slots = uses.iter().sum::<u64>() / uses.len() as u64;
-    Ok(table(&before, &driver.status(), (user, seconds), slots))
+    let written = (store.numbers - from) * command_bytes;
+    let seconds = (driver.now_us() - from_us).div_ceil(1_000_000).max(1);
+    let live = store.keys * command_bytes;
+    Ok(table((&before, &driver.status()), (written, seconds), (live, slots / looks)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "ratios are for people")]
-fn table(before: &Status, after: &Status, (user, seconds): (u64, u64), slots: u64) -> String {
+fn table(
+    (before, after): (&Status, &Status),
+    (written, seconds): (u64, u64),
+    (live, slots): (u64, u64),
+) -> String {
     let log = after.frame_bytes - before.frame_bytes;
     let moved = after.value_bytes - before.value_bytes;
-    let live = (KEYS * (KEY_BYTES + VALUE_BYTES as u64)) as f64;
-    let used = live / (slots * (64 << 20)) as f64;
+    let share = live as f64 / (slots * (64 << 20)) as f64;
     let mut table = String::from(
-        "live / slots with live values | (log + values) / user | log / user | values / user | user MB/s | slots, all\n",
+        "live / slots with live values | (log + values) / user | log / user | values / user | user MB/s | slots with live values | all slots\n",
     );
-    let ratio = |bytes: u64| bytes as f64 / user as f64;
+    let ratio = |bytes: u64| bytes as f64 / written as f64;
     let (all, log, moved) = (ratio(log + moved), ratio(log), ratio(moved));
-    let rate = user / 1_000_000 / seconds.max(1);
-    let slots = (slots, after.slots);
-    write!(table, "{used:.3} | {all:.3} | {log:.3} | {moved:.3} | {rate} | {slots:?}")
+    let (rate, all_slots) = (written / 1_000_000 / seconds, after.slots);
+    write!(table, "{share:.3} | {all:.3} | {log:.3} | {moved:.3} | {rate} | {slots} | {all_slots}")
         .expect("a string takes all");
     table
 }

@@ -44,17 +44,17 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(dir: &Path) -> io::Result<Driver> {
-        Driver::with(dir, Options::default())
+        Driver::with(dir, &Options::default())
     }
 
-    pub(crate) fn with(dir: &Path, options: Options) -> io::Result<Driver> {
+    pub(crate) fn with(dir: &Path, options: &Options) -> io::Result<Driver> {
         match std::fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         std::fs::create_dir_all(dir)?;
         let (disk, _) = open_disk(dir, Backend::Auto).map_err(io::Error::other)?;
-        let options = Options { seed: [1, 2], ..options };
+        let options = Options { seed: [1, 2], ..options.clone() };
         let identity = Identity { node: 1, incarnation: 1, log_id: 1 };
         let opened = open(disk, dir, options, identity).map_err(io::Error::other)?;
         Ok(Driver {

@@ -74,10 +74,10 @@ pub(crate) fn measure(
     beside: Beside,
 ) -> io::Result<String> {
     let options = Options { clean_bytes_per_second: 1 << 32, ..Options::default() };
-    let mut driver = Driver::with(dir, options)?;
+    let mut driver = Driver::with(dir, &options)?;
     let payload = entry(0, COMMANDS, u64::MAX, VALUE_BYTES);
     let scan = beside.shape().map(|shape| Scan::prepare(&mut driver, shape)).transpose()?;
-    let mut store = (beside == Beside::Clean).then(|| Store::new(false));
+    let mut store = (beside == Beside::Clean).then(|| Store::new(1_024, false));
     if let Some(store) = &mut store {
         store.fill(&mut driver, 1)?;
     }

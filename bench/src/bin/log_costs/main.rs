@@ -44,8 +44,11 @@ enum Command {
         /// Four of five writes go to one of five keys; else to all alike
         #[arg(long)]
         skewed: bool,
+        /// The length of a value
+        #[arg(long, default_value_t = 4096)]
+        value_bytes: usize,
         /// MiB of keys and values that are measured
-        #[arg(long, default_value_t = 6144)]
+        #[arg(long, default_value_t = 4096)]
         mib: u64,
         /// MB of keys and values that are written in a second
         #[arg(long, default_value_t = 150)]
@@ -69,8 +72,12 @@ fn main() -> ExitCode {
     let Cli { dir, command } = Cli::parse();
     let table = match command {
         Command::Space { mib } => space::measure(&dir, mib << 20),
-        Command::Clean { below_percent, skewed, mib, mb_per_second } => {
-            clean::measure(&dir, below_percent, skewed, (mib << 20, mb_per_second * 1_000_000))
+        Command::Clean { below_percent, skewed, value_bytes, mib, mb_per_second } => {
+            let (is_skewed, bytes) = (skewed, mib << 20);
+            let bytes_per_second = mb_per_second * 1_000_000;
+            let plan =
+                clean::Plan { below_percent, value_bytes, is_skewed, bytes, bytes_per_second };
+            clean::measure(&dir, &plan)
         }
         Command::Latency { beside, rounds, seconds } => {
             latency::measure(&dir, rounds, seconds, beside)
