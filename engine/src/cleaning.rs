@@ -13,6 +13,8 @@ use crate::value_log::ValueLog;
 
 /// Parts of a slot that are written before it is worth to look for victims again.
 const LOOKS_PER_SLOT: u64 = 4;
+/// While writers wait for slots, victims are looked for so often.
+const FULL_LOOK_US: u64 = 1_000_000;
 /// While writers wait for slots, victims are looked for until everything is live.
 const FULL_PERCENT: u64 = 100;
 
@@ -41,6 +43,8 @@ pub(crate) struct Cleaning {
     /// What had been written at the last look.
     looked_bytes: u64,
     may_append: bool,
+    /// When to look again while slots are short.
+    look_due_us: u64,
 }
 
 impl Cleaning {
@@ -54,6 +58,7 @@ impl Cleaning {
             is_worth_a_look: true,
             looked_bytes: 0,
             may_append: false,
+            look_due_us: 0,
         }
     }
 
@@ -96,6 +101,11 @@ impl Cleaning {
     /// Whether `work` has something to do, now that so much has been written and slots are wanted or not.
     pub(crate) fn is_due(&mut self, now_us: u64, written_bytes: u64, is_starved: bool) -> bool {
         self.urgency = if is_starved { Urgency::Full } else { Urgency::Steady };
+        if is_starved && now_us >= self.look_due_us {
+            // What is deleted makes victims, and hardly any log.
+            self.is_worth_a_look = true;
+            self.look_due_us = now_us.saturating_add(FULL_LOOK_US);
+        }
         self.pace.earn(now_us, written_bytes);
         let bytes = self.cleaner.next_batch_bytes();
         self.may_append = self.pace.may_spend(self.urgency, bytes);

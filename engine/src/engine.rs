@@ -798,8 +798,6 @@ impl<D: Disk> Engine<D> {
         (scrub, scrub::Context { meta, log, slots, held, values, retained, disk })
     }
 
-    /// A slot without a live entry is held while a checkpoint has values in it, then waits for its readers. What was
-    /// written since the oldest checkpoint lies in the log, so values that are live now are in one or the other.
     /// The one freeing condition. A slot is needed by the log while a live entry lies in it, by the segments of values
     /// until every checkpoint shows what was moved into it; then it is held while a checkpoint has values in it; then it
     /// waits for its readers. What was written since the oldest checkpoint lies in the log or in a segment of values

@@ -272,7 +272,8 @@ impl Log {
     }
 
     /// A segment of another kind is opened in this slot.
-    pub(crate) fn begin_life(&self, slot: u32, salt: u64) {
+    pub(crate) fn begin_life(&mut self, slot: u32, salt: u64) {
+        self.sealed.remove(&slot);
         self.tail.write().begin_life(slot, salt);
     }
 

@@ -622,8 +622,7 @@ impl Scanned {
             || self.scan.records().iter().any(|record| match record.kind {
                 RecordKind::Entry(_) => record.at.index <= log_start.index + 1,
                 RecordKind::Reset => true,
-                RecordKind::Repair(_) => false,
-                RecordKind::Values => unreachable!("the log has no frame of values"),
+                RecordKind::Repair(_) | RecordKind::Values => false,
             })
     }
 }

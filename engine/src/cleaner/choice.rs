@@ -30,7 +30,8 @@ impl Candidate {
 }
 
 /// The victims of a run: none while `target_percent` of the candidates or more is live, else the best ones until what
-/// is live in them would fill a slot. A candidate without a live byte waits for checkpoints alone.
+/// is live in them would fill a slot. None if that would gain no more than large
+/// values may leave empty again. A candidate without a live byte waits for checkpoints alone.
 pub(crate) fn choose(
     mut candidates: Vec<Candidate>,
     slot_bytes: u64,
@@ -51,7 +52,14 @@ pub(crate) fn choose(
         bytes += candidate.live_bytes;
         is_first || bytes <= slot_bytes
     };
-    candidates.iter().copied().take_while(fits).map(|candidate| candidate.slot).collect()
+    let victims: Vec<Candidate> = candidates.iter().copied().take_while(fits).collect();
+    let live: u64 = victims.iter().map(|victim| victim.live_bytes).sum();
+    // Values of up to a quarter of a slot leave up to so much of it empty: a run must gain more than that.
+    let gained = victims.len() as u64 * slot_bytes - live;
+    if gained * 4 <= slot_bytes {
+        return Vec::new();
+    }
+    victims.into_iter().map(|victim| victim.slot).collect()
 }
 
 #[cfg(test)]
@@ -82,6 +90,15 @@ mod tests {
         let candidates: Vec<_> =
             (0..).zip(live).map(|(slot, live)| candidate(slot, live, 5)).collect();
         assert_eq!(chosen(&candidates, 60), [1, 3, 2]);
+    }
+
+    /// While slots were short, a slot that three values of a quarter of its size filled as far as they could was cleaned
+    /// into one that was no fuller, again and again.
+    #[test]
+    fn a_run_gains_more_than_large_values_leave_empty() {
+        assert_eq!(chosen(&[candidate(1, 750, 9)], 100), [] as [u32; 0]);
+        assert_eq!(chosen(&[candidate(1, 749, 9)], 100), [1]);
+        assert_eq!(chosen(&[candidate(1, 450, 9), candidate(2, 500, 9)], 100), [1, 2]);
     }
 
     #[test]

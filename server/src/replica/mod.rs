@@ -632,6 +632,11 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             return;
         }
         let Some(waiter) = waiter else { return };
+        if matches!(applied.outcome, Outcome::Queued) && self.raft.role() != RoleKind::Leader {
+            // It was proposed under a leadership that is over: who waits in a queue waits at the leader.
+            self.out.answer(waiter.reply_to, Answer::Error(leadership_lost()));
+            return;
+        }
         if !matches!(applied.outcome, Outcome::Queued) {
             self.out.answer(waiter.reply_to, Answer::Outcome(applied.outcome));
             return;
@@ -936,6 +941,10 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             self.applied = meta.last;
             self.engine.forget_places_upto(meta.last.index.0);
             self.values.applied(meta.last.index.0);
+            // Their entries are passed over: what became of them is in the state, for their sessions to ask.
+            for reply_to in self.waiters.passed(meta.last.index) {
+                self.out.answer(reply_to, Answer::Error(leadership_lost()));
+            }
             tracing::info!(index = %meta.last.index, "snapshot installed");
         }
         drop(state);

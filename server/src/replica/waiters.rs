@@ -86,6 +86,13 @@ impl Waiters {
         lost.map(|waiter| waiter.reply_to).collect()
     }
 
+    /// A snapshot has taken the place of every entry up to this one: everyone who waited for one of them.
+    pub(super) fn passed(&mut self, last: LogIndex) -> Vec<ReplyTo> {
+        let passed = self.pending.partition_point(|pending| pending.id.index <= last);
+        let passed = self.pending.drain(..passed).flat_map(|pending| pending.waiters).flatten();
+        passed.map(|waiter| waiter.reply_to).collect()
+    }
+
     /// This leadership is over: everyone who is in a lock's queue must ask the next leader.
     pub(super) fn lost_queued(&mut self) -> Vec<ReplyTo> {
         std::mem::take(&mut self.queued).into_values().collect()
@@ -105,6 +112,20 @@ mod tests {
 
     fn waiter(request: u64) -> Waiter {
         Waiter { reply_to: ReplyTo { client: ClientId(1), request }, wait: None }
+    }
+
+    /// A node that fell behind as a leader and was sent a snapshot never answered those who waited for what that held.
+    #[test]
+    fn whoever_waits_for_what_a_snapshot_holds_is_told() {
+        let mut waiters = Waiters::default();
+        for index in 5..9 {
+            waiters.proposed(id(3, index), vec![Some(waiter(index)), None]);
+        }
+        let mut passed = || -> Vec<u64> {
+            waiters.passed(LogIndex(7)).iter().map(|reply_to| reply_to.request).collect()
+        };
+        assert_eq!((passed(), passed()), (vec![5, 6, 7], vec![]));
+        assert!(waiters.has_pending());
     }
 
     #[test]

@@ -26,4 +26,10 @@ pub(crate) const ALL: &[Regression] = &[
         story: "an entry that waited for its frame was committed, and applied with the place of the entry that it \
                 replaced; its test is in engine/src/places.rs",
     },
+    Regression {
+        seed: 21,
+        profile: "chaos",
+        story: "an acquire was committed, and applied when the leadership that had proposed it was over: it waited for \
+                the lock in a queue of a follower, which nobody answers",
+    },
 ];
