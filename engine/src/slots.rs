@@ -150,9 +150,9 @@ impl SlotTable {
     fn reserved_from(&self, purpose: Purpose) -> usize {
         let reserved = match purpose {
             Purpose::Upkeep => 0,
-            Purpose::Cleaning => self.to_keep.min(1),
+            Purpose::Cleaning if self.is_starved() => self.to_keep.min(1),
             Purpose::Entries if self.is_starved() => self.to_keep,
-            Purpose::Entries => self.to_keep + self.to_free,
+            Purpose::Cleaning | Purpose::Entries => self.to_keep + self.to_free,
         };
         reserved.min(self.slots.len().saturating_sub(1) / 2)
     }

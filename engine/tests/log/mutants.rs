@@ -64,7 +64,9 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::CacheAcrossLives => {
             "values::a_value_that_was_read_needs_the_disk_no_more_until_its_slot_is_used_anew"
         }
-        Mutant::ValuesLeftToCheckpoints => "cleaning::the_power_may_go_at_any_operation",
+        Mutant::ValuesLeftToCheckpoints => {
+            "values::values_that_wait_for_their_checkpoint_stay_and_go_when_it_is_given_up"
+        }
         Mutant::ValuesAnnouncedInFlight => "values::values_are_announced_when_they_are_durable",
         Mutant::ScrubTakesBadFrameForEnd => {
             "scrub::a_flipped_bit_of_a_sealed_segment_is_found_by_one_pass"

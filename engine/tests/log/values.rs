@@ -378,6 +378,9 @@ fn values_that_wait_for_their_checkpoint_stay_and_go_when_it_is_given_up() {
     world.engine().values_settled();
     // The checkpoints that are there show nothing of that; two more do.
     let slots = world.engine().status().slots_values;
+    world.append_entries(1, 1, 100);
+    world.settle();
+    assert_eq!(world.engine().status().slots_values, slots);
     two_checkpoints(&mut world);
     assert!(world.engine().status().slots_values < slots);
     churn(&mut world);
