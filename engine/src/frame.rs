@@ -22,6 +22,7 @@ use crate::format::{
     RECORD_HEADER_BYTES, RECORD_REPAIR, RECORD_RESET, RECORD_VALUES, TERM_UNKNOWN,
 };
 use crate::mutant::{self, Mutant};
+use crate::segment::SegmentKind;
 use crate::types::{Entry, HardState, Position};
 
 /// What a log's frames have mixed into their header checksums, so that no other log's frame passes.
@@ -214,6 +215,7 @@ fn position(reader: &mut Reader<'_>) -> Option<Position> {
 /// What the next frame at a place must say for itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
+    pub(crate) segment: SegmentKind,
     pub(crate) salt: u64,
     pub(crate) slot: u32,
     pub(crate) block: u32,
@@ -231,6 +233,7 @@ impl Expected {
         let largest = header.seq.max(header.last.index);
         let checks = [
             (header.salt == self.salt, Check::Salt),
+            (self.segment.takes(header.kind), Check::Kind),
             (header.slot == self.slot && header.block == self.block, Check::Address),
             (header.seq == self.seq, Check::Sequence),
             (header.prev == self.prev, Check::Chain),
@@ -601,6 +604,7 @@ mod tests {
     #[test]
     fn expected_names_the_first_check_that_fails() {
         let expected = Expected {
+            segment: SegmentKind::Log,
             salt: 11,
             slot: 2,
             block: 9,
@@ -612,6 +616,7 @@ mod tests {
         assert_eq!(expected.check(&header()), Ok(()));
         let cases = [
             (Expected { salt: 12, ..expected }, Check::Salt),
+            (Expected { segment: SegmentKind::Values, ..expected }, Check::Kind),
             (Expected { block: 8, ..expected }, Check::Address),
             (Expected { seq: 6, ..expected }, Check::Sequence),
             (Expected { prev: Predecessor::default(), ..expected }, Check::Chain),

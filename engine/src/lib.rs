@@ -137,6 +137,7 @@ mod value_batch;
 mod value_log;
 mod values;
 mod walk;
+mod window;
 
 pub use cleaner::ValueIndex;
 pub use dir::{DirLock, LookLock};

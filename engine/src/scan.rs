@@ -12,7 +12,7 @@ use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, SEGMENT_HEADER
 use crate::frame::{
     Expected, FrameHeader, FrameKind, LogTag, Predecessor, Record, RecordKind, decode_records_into,
 };
-use crate::segment::SegmentHeader;
+use crate::segment::{SegmentHeader, SegmentKind};
 
 mod holes;
 pub(crate) use holes::ScannedHole;
@@ -132,16 +132,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn expected(&self, rest: &[u8]) -> Expected {
-        let Scanner { segment, scan, .. } = self;
-        Expected {
-            salt: segment.salt,
-            slot: segment.slot,
-            block: block_of(scan.end),
-            seq: scan.last_seq + 1,
-            durable_seq_min: self.durable_seq_min,
-            prev: scan.last,
-            room_bytes: rest.len(),
-        }
+        let Scanner { segment, scan, durable_seq_min, .. } = self;
+        let (last_seq, last, durable_seq_min) = (scan.last_seq, scan.last, *durable_seq_min);
+        let chain = Chain { last_seq, last, durable_seq_min, ..Chain::of(segment) };
+        chain.expected(segment.slot, scan.end, rest)
     }
 
     /// Whether the next frame, as its header has it, is there whole, or will never be.
@@ -162,10 +156,6 @@ impl<'a> Scanner<'a> {
         let scan = &mut self.scan;
         let first = scan.records.len();
         let (header, crc) = check_frame(self.tag, &expected, rest, &mut scan.records)?;
-        if !self.segment.kind.takes(header.kind) {
-            scan.records.truncate(first);
-            return Err((Check::Kind, Some(header.indices())));
-        }
         let records = first..scan.records.len();
         Ok((ScannedFrame { offset: scan.end, header, records }, crc))
     }
@@ -219,6 +209,54 @@ impl Scan {
         self.last_seq = hole.last_seq;
         self.last = hole.after;
         self.holes.push(hole);
+    }
+}
+
+/// What the next frame of a segment must follow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain {
+    pub(crate) segment: SegmentKind,
+    pub(crate) salt: u64,
+    pub(crate) last_seq: u64,
+    pub(crate) last: Predecessor,
+    /// The promise of the last frame.
+    pub(crate) durable_seq_min: u64,
+}
+
+impl Chain {
+    /// As the segment's header has it, before its first frame.
+    pub(crate) fn of(header: &SegmentHeader) -> Chain {
+        let SegmentHeader { kind, salt, first_seq, prev, .. } = *header;
+        let last_seq = first_seq - 1;
+        Chain { segment: kind, salt, last_seq, last: prev, durable_seq_min: 0 }
+    }
+
+    /// As this frame says of what is before it.
+    pub(crate) fn before(header: &FrameHeader) -> Chain {
+        let FrameHeader { kind, salt, seq, prev, .. } = *header;
+        let segment = SegmentKind::that_takes(kind);
+        Chain { segment, salt, last_seq: seq - 1, last: prev, durable_seq_min: 0 }
+    }
+
+    /// After this frame, whose header has this checksum.
+    pub(crate) fn after(self, header: &FrameHeader, crc: u32) -> Chain {
+        let FrameHeader { seq, durable_seq, .. } = *header;
+        let last = header.as_predecessor(crc);
+        Chain { last_seq: seq, last, durable_seq_min: durable_seq, ..self }
+    }
+
+    /// What the frame that `rest` begins with, at `offset` of this slot, must say for itself.
+    pub(crate) fn expected(&self, slot: u32, offset: u64, rest: &[u8]) -> Expected {
+        Expected {
+            segment: self.segment,
+            salt: self.salt,
+            slot,
+            block: block_of(offset),
+            seq: self.last_seq + 1,
+            durable_seq_min: self.durable_seq_min,
+            prev: self.last,
+            room_bytes: rest.len(),
+        }
     }
 }
 

@@ -41,9 +41,17 @@ pub(crate) enum SegmentKind {
 }
 
 impl SegmentKind {
+    /// The kind of segment that such a frame lies in.
+    pub(crate) fn that_takes(frame: FrameKind) -> SegmentKind {
+        match frame {
+            FrameKind::Data | FrameKind::Note => SegmentKind::Log,
+            FrameKind::Values => SegmentKind::Values,
+        }
+    }
+
     /// Whether such a frame may lie in it.
     pub(crate) fn takes(self, frame: FrameKind) -> bool {
-        (self == SegmentKind::Values) == (frame == FrameKind::Values)
+        SegmentKind::that_takes(frame) == self
     }
 
     fn code(self) -> u32 {

@@ -11,13 +11,14 @@
 
 use crate::error::{Check, Damage, Proof};
 use crate::format::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};
-use crate::frame::{Expected, FrameHeader, LogTag, Predecessor, Record};
+use crate::frame::{FrameHeader, LogTag, Record};
 use crate::mutant::{self, Mutant};
 use crate::recovery::{Segment, Verdict, decide};
-use crate::scan::{block_of, check_frame};
-use crate::scrub::{Bytes, PIECE_BYTES};
+use crate::scan::{Chain, block_of, check_frame};
+use crate::scrub::{Bytes, PIECE_BYTES, is_refused};
 use crate::segment::{Head, SegmentHeader};
 use crate::types::Meta;
+use crate::window::Window;
 
 /// The segment of one slot, as far as it has been read.
 #[derive(Debug)]
@@ -29,10 +30,10 @@ pub(super) struct SegmentCheck {
     /// What this process knows of the segment.
     known: Option<Segment>,
     state: State,
-    /// What was read, from `at` on not judged yet; that place is at `start` in the slot.
-    window: Vec<u8>,
-    at: usize,
-    start: u64,
+    /// What was read and is not judged yet.
+    window: Window,
+    /// Where the last good frame starts, or one of which the header is good.
+    last_start: u64,
     /// Blocks that the device refused, from the last frame in question on.
     refused: Vec<u64>,
     /// Frames that are bad and not reported: the last one's successor may tell what it held, and where no end is known
@@ -55,17 +56,6 @@ enum State {
     Ended,
 }
 
-/// What the next frame must follow.
-#[derive(Clone, Copy, Debug)]
-struct Chain {
-    salt: u64,
-    last_seq: u64,
-    last: Predecessor,
-    durable_seq_min: u64,
-    /// Where the last frame starts.
-    last_start: u64,
-}
-
 /// What became of a look at the bytes at hand.
 enum Step {
     /// Something was judged.
@@ -84,9 +74,8 @@ impl SegmentCheck {
             slot_bytes: meta.slot_bytes,
             known,
             state: State::Header,
-            window: Vec::new(),
-            at: 0,
-            start: 0,
+            window: Window::default(),
+            last_start: 0,
             refused: Vec::new(),
             bad: Vec::new(),
             records: Vec::new(),
@@ -100,12 +89,12 @@ impl SegmentCheck {
 
     /// How far it has been read.
     pub(super) fn offset(&self) -> u64 {
-        self.start + self.rest().len() as u64
+        self.window.end()
     }
 
     /// What is not judged yet.
     fn rest(&self) -> &[u8] {
-        self.window.get(self.at..).unwrap_or_default()
+        self.window.rest()
     }
 
     /// The next piece, (offset, bytes); none at the end.
@@ -118,9 +107,7 @@ impl SegmentCheck {
 
     /// Takes the piece that was asked for and adds the damage that is certain by now.
     pub(super) fn take(&mut self, piece: &Bytes, found: &mut Vec<Damage>) {
-        self.window.drain(..self.at);
-        self.at = 0;
-        self.window.extend_from_slice(&piece.bytes);
+        self.window.push(&piece.bytes);
         self.refused.extend_from_slice(&piece.refused);
         while !matches!(self.state, State::Ended) && !self.rest().is_empty() {
             match self.step(found) {
@@ -147,13 +134,7 @@ impl SegmentCheck {
         let head = SegmentHeader::classify(self.rest(), self.log_id, self.slot, self.slot_bytes);
         let check = match head {
             Head::Segment(header) if self.is_known_as(header.number, header.first_seq) => {
-                self.state = State::Frame(Chain {
-                    salt: header.salt,
-                    last_seq: header.first_seq - 1,
-                    last: header.prev,
-                    durable_seq_min: 0,
-                    last_start: 0,
-                });
+                self.state = State::Frame(Chain::of(&header));
                 None
             }
             // A life of the slot before the one that is looked for: the write that opened this one is lost.
@@ -180,7 +161,7 @@ impl SegmentCheck {
         let is_it = |header: &FrameHeader| {
             header.seq > 0
                 && header.slot == self.slot
-                && header.block == block_of(self.start)
+                && header.block == block_of(self.window.start())
                 && self.known.is_none_or(|segment| segment.first_seq == header.seq)
         };
         self.state = match FrameHeader::decode(self.tag, self.rest()) {
@@ -195,21 +176,13 @@ impl SegmentCheck {
         if let Some((header, _)) = own
             && header.frame_bytes() > self.rest().len()
             && self.has_more_bytes()
-            && header.frame_bytes() as u64 <= self.limit() - self.start
+            && header.frame_bytes() as u64 <= self.limit() - self.window.start()
         {
             return Step::Wait;
         }
-        let expected = Expected {
-            salt: chain.salt,
-            slot: self.slot,
-            block: block_of(self.start),
-            seq: chain.last_seq + 1,
-            durable_seq_min: chain.durable_seq_min,
-            prev: chain.last,
-            room_bytes: self.rest().len(),
-        };
         self.records.clear();
-        let rest = self.window.get(self.at..).unwrap_or_default();
+        let rest = self.window.rest();
+        let expected = chain.expected(self.slot, self.window.start(), rest);
         let result = check_frame(self.tag, &expected, rest, &mut self.records);
         if let Some((header, _)) = own {
             self.witness(&header, found);
@@ -223,9 +196,15 @@ impl SegmentCheck {
                 return self.behind(chain, own);
             }
         };
-        self.state = State::Frame(chain.after(&header, crc, self.start));
-        self.consume(header.frame_bytes());
+        self.pass(chain, &header, crc);
         Step::On
+    }
+
+    /// Goes on behind the frame of this header.
+    fn pass(&mut self, chain: Chain, header: &FrameHeader, crc: u32) {
+        self.state = State::Frame(chain.after(header, crc));
+        self.last_start = self.window.start();
+        self.consume(header.frame_bytes());
     }
 
     /// Goes on behind a frame that is bad: after it where its own header tells its length, else with the next block.
@@ -236,8 +215,7 @@ impl SegmentCheck {
         }
         match own {
             Some((header, crc)) if header.frame_bytes() <= self.rest().len() => {
-                self.state = State::Frame(chain.after(&header, crc, self.start));
-                self.consume(header.frame_bytes());
+                self.pass(chain, &header, crc);
             }
             _ => {
                 self.state = State::Lost(chain);
@@ -262,7 +240,7 @@ impl SegmentCheck {
     fn own_header(&self, chain: Chain) -> Option<(FrameHeader, u32)> {
         let (header, crc) = FrameHeader::decode(self.tag, self.rest()).ok()?;
         let place = (header.salt, header.slot, header.block);
-        let is_own = place == (chain.salt, self.slot, block_of(self.start));
+        let is_own = place == (chain.salt, self.slot, block_of(self.window.start()));
         (is_own && header.seq > chain.last_seq).then_some((header, crc))
     }
 
@@ -304,7 +282,7 @@ impl SegmentCheck {
         let State::Frame(chain) = self.state else { return None };
         let is_right = (chain.last_seq, chain.last.crc) == (segment.last_seq, segment.last_crc);
         (!is_right).then(|| Damage {
-            offset: chain.last_start,
+            offset: self.last_start,
             ..self.damage(segment.last_seq, Check::Chain, None)
         })
     }
@@ -321,36 +299,19 @@ impl SegmentCheck {
 
     /// Damage at the start of the window.
     fn damage(&self, seq: u64, check: Check, indices: Option<(u64, u64)>) -> Damage {
-        Damage { slot: self.slot, offset: self.start, seq, indices, check, proof: None }
+        Damage { slot: self.slot, offset: self.window.start(), seq, indices, check, proof: None }
     }
 
     /// What the next `bytes` fail: bytes that the device refused fail that they can be read.
     fn checked(&self, check: Check, bytes: usize) -> Check {
-        let end = self.start + bytes as u64;
-        let is_refused = self.refused.iter().any(|offset| (self.start..end).contains(offset));
+        let is_refused = is_refused(&self.refused, self.window.start(), bytes);
         if is_refused { Check::Unreadable } else { check }
     }
 
     fn consume(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.rest().len());
-        self.at += bytes;
-        self.start += bytes as u64;
-        let from = self.bad.first().map_or(self.start, |damage| damage.offset);
+        self.window.skip(bytes);
+        let from = self.bad.first().map_or(self.window.start(), |damage| damage.offset);
         self.refused.retain(|offset| *offset >= from);
-    }
-}
-
-impl Chain {
-    /// As this frame says of itself.
-    fn before(header: &FrameHeader) -> Chain {
-        let FrameHeader { salt, seq, prev, .. } = *header;
-        Chain { salt, last_seq: seq - 1, last: prev, durable_seq_min: 0, last_start: 0 }
-    }
-
-    fn after(self, header: &FrameHeader, crc: u32, start: u64) -> Chain {
-        let FrameHeader { seq, durable_seq, .. } = *header;
-        let last = header.as_predecessor(crc);
-        Chain { last_seq: seq, last, durable_seq_min: durable_seq, last_start: start, ..self }
     }
 }
 
