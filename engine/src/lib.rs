@@ -138,6 +138,7 @@ mod value_log;
 mod values;
 mod walk;
 mod window;
+mod write;
 
 pub use cleaner::ValueIndex;
 pub use dir::{DirLock, LookLock};

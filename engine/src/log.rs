@@ -18,11 +18,10 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::buffer::{Frame, FramePool};
 use crate::format::{
-    BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_COUNT_MAX, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
-    TERM_UNKNOWN,
+    BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_COUNT_MAX, SEGMENT_HEADER_BYTES, TERM_UNKNOWN,
 };
 use crate::frame::{
-    FrameHeader, FrameKind, LogTag, Predecessor, Staged, encode, padded_frame_bytes, record_bytes,
+    FrameHeader, FrameKind, LogTag, Predecessor, Staged, padded_frame_bytes, record_bytes,
 };
 use crate::index::{FramePlace, LogIndex};
 use crate::mutant::{self, Mutant};
@@ -30,10 +29,12 @@ use crate::options::Options;
 use crate::places::Places;
 use crate::random::Random;
 use crate::recovery::{RecoveredLog, Segment};
+use crate::scan::block_of;
 use crate::segment::{SegmentHeader, SegmentKind, ValidEnd};
 use crate::slots::Purpose;
 use crate::tail::{SharedTail, Tail, TailFrame};
 use crate::types::{Append, Entry, HardState, Location, Position};
+use crate::write::{EncodedWrite, body_bytes, payload_places};
 
 /// What waits for a frame, in order.
 #[derive(Debug)]
@@ -696,9 +697,8 @@ impl Log {
     /// Tells the index what is staged for `frame`, and where each record's payload will lie.
     fn tell_index(&mut self, frame: FramePlace) {
         let open = self.open.expect("a frame is built for an open segment").segment;
-        let before_payloads = FRAME_HEADER_BYTES + self.staged.len() * RECORD_HEADER_BYTES;
-        let mut place = Location::new(open.slot, open.end).plus(before_payloads);
-        for record in &self.staged {
+        let start = Location::new(open.slot, open.end);
+        for (record, place) in self.staged.iter().zip(payload_places(start, &self.staged)) {
             match record {
                 Staged::Entry(Entry { index, term, .. }) => {
                     let at = Position { index: *index, term: *term };
@@ -719,7 +719,6 @@ impl Log {
                     self.index.reset(*at);
                 }
             }
-            place = place.plus(record.body_bytes() - RECORD_HEADER_BYTES);
         }
     }
 
@@ -731,27 +730,28 @@ impl Log {
         now_us: u64,
     ) -> Built {
         let open = self.open.expect("a frame is built for an open segment");
-        let body_bytes: usize = self.staged.iter().map(Staged::body_bytes).sum();
+        let body_bytes = body_bytes(&self.staged);
         let bytes = padded_frame_bytes(body_bytes);
         let place = FramePlace {
             seq: self.built_seq + 1,
             slot: open.segment.slot,
-            block: u32::try_from(open.segment.end / BLOCK_BYTES as u64).expect("at most 1 GiB"),
+            block: block_of(open.segment.end),
             bytes: u32::try_from(bytes).expect("at most 1 GiB"),
             salt: open.salt,
         };
         self.tell_index(place);
-        let header = self.header(kind, &place);
-        let encoded = self.encode(header, opened, bytes);
-        let header = encoded.header;
+        let mut header = self.header(kind, &place);
+        let EncodedWrite { bytes: frame, start, held_bytes, crc } =
+            EncodedWrite::new(&self.pool, self.tag, opened, &mut header, &self.staged);
+        self.prev = header.as_predecessor(crc);
         self.count(body_bytes, bytes);
         self.advance(&header, place, write, now_us);
-        let offset = open.segment.end - encoded.start as u64;
-        let frame = Arc::clone(&encoded.frame);
         if header.record_count != 0 {
-            self.tail.write().push(encoded);
+            let frame = Arc::clone(&frame);
+            self.tail.write().push(TailFrame { header, frame, start, held_bytes });
         }
-        Built { seq: place.seq, slot: place.slot, offset, frame, opens_slot: opened.is_some() }
+        let (offset, opens_slot) = (open.segment.end - start as u64, opened.is_some());
+        Built { seq: place.seq, slot: place.slot, offset, frame, opens_slot }
     }
 
     /// What a frame that is built now promises.
@@ -776,26 +776,6 @@ impl Log {
             last: self.index.last(),
             prev: self.prev,
         }
-    }
-
-    /// Encodes the frame, after the header of the segment that it opens. Sets `prev` for the next one.
-    fn encode(
-        &mut self,
-        mut header: FrameHeader,
-        opened: Option<&SegmentHeader>,
-        bytes: usize,
-    ) -> TailFrame {
-        let start = if opened.is_some() { SEGMENT_HEADER_BYTES } else { 0 };
-        let mut buf = self.pool.take(start + bytes);
-        let (head, rest) = buf.as_mut_slice().split_at_mut(start);
-        if let Some(segment) = opened {
-            segment.encode_into(head);
-        }
-        let crc = encode(self.tag, &mut header, &self.staged, &mut rest[..bytes]);
-        self.prev = header.as_predecessor(crc);
-        // A buffer takes one block more than it holds, to be aligned.
-        let held_bytes = buf.len() + BLOCK_BYTES;
-        TailFrame { header, frame: self.pool.freeze(buf, start + bytes), start, held_bytes }
     }
 
     fn count(&mut self, body_bytes: usize, bytes: usize) {

@@ -6,9 +6,10 @@
 //! The last free slots are a reserve, so that a full file system can be cleaned out of and a vote still be cast:
 //!
 //! ```text
-//! free slots   slots_to_keep   slots_to_free       slots_ready
-//!              Upkeep only     Entries, but only   Entries
-//!                              when it is full
+//! free slots   slots_to_keep            slots_to_free       slots_ready
+//!              Upkeep; when it is       Entries, Cleaning   Entries
+//!              full, Cleaning too but   but only when it    Cleaning
+//!              for the last one         is full
 //! ```
 //!
 //! The reserve is filled before entries take what is above it, so it is there before the file system is full. While a
@@ -30,8 +31,8 @@ use crate::tags::Owner;
 
 /// Zeros written at once.
 const ZERO_BYTES: u64 = 1 << 20;
-/// How long after a full file system the next attempt follows.
-const RETRY_US: u64 = 1_000_000;
+/// How long after a full file system the next attempt to take space follows.
+pub(crate) const RETRY_US: u64 = 1_000_000;
 
 /// What a free slot is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

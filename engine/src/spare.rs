@@ -17,11 +17,8 @@ use crate::error::Fault;
 use crate::format::SPARE_PATH;
 use crate::io::{Class, Disk, Done, FileId, Op, OpenMode};
 use crate::mutant::{self, Mutant};
-use crate::slots::is_full;
+use crate::slots::{RETRY_US, is_full};
 use crate::tags::Owner;
-
-/// How long after a full file system the next attempt follows.
-const RETRY_US: u64 = 1_000_000;
 
 /// A file without content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

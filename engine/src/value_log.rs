@@ -10,24 +10,23 @@
 //! - A block of a segment is written once, and after an open nothing is appended to an older segment.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::buffer::FramePool;
-use crate::format::{
-    BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_COUNT_MAX, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
-};
+use crate::format::{RECORD_COUNT_MAX, SEGMENT_HEADER_BYTES};
 use crate::frame::{
-    FrameHeader, FrameKind, LogTag, Predecessor, Staged, encode, padded_frame_bytes, record_bytes,
+    FrameHeader, FrameKind, LogTag, Predecessor, Staged, padded_frame_bytes, record_bytes,
 };
 use crate::log::Built;
 use crate::mutant::{self, Mutant};
 use crate::options::Options;
 use crate::random::Random;
+use crate::scan::block_of;
 use crate::segment::{SegmentHeader, SegmentKind, ValidEnd};
 use crate::slots::Purpose;
 use crate::types::{HardState, Location, Position, ValuesOwner};
+use crate::write::{EncodedWrite, payload_places};
 
 /// Values that wait for a frame.
 #[derive(Debug)]
@@ -83,7 +82,6 @@ pub(crate) struct ValueLog {
     open: Option<OpenSegment>,
     /// What the frame in flight holds; empty when none is.
     in_flight: Vec<PlacedValues>,
-    frames: u64,
     frame_bytes: u64,
     /// Oldest first; the last one may be open.
     segments: VecDeque<Segment>,
@@ -107,7 +105,6 @@ impl ValueLog {
             number,
             open: None,
             in_flight: Vec::new(),
-            frames: 0,
             frame_bytes: 0,
             segments: VecDeque::new(),
         }
@@ -228,15 +225,13 @@ impl ValueLog {
         staged: &[Staged],
     ) -> Built {
         self.place(&open, staged);
-        let body_bytes: usize = staged.iter().map(Staged::body_bytes).sum();
-        let bytes = padded_frame_bytes(body_bytes);
         let mut header = FrameHeader {
             salt: open.salt,
             seq: open.seq + 1,
             // One frame is in flight at a time.
             durable_seq: open.seq,
             slot: open.slot,
-            block: u32::try_from(open.end / BLOCK_BYTES as u64).expect("at most 1 GiB"),
+            block: block_of(open.end),
             body_bytes: 0,
             table_crc: 0,
             record_count: 0,
@@ -247,39 +242,26 @@ impl ValueLog {
             last: Position::default(),
             prev: open.prev,
         };
-        let start = if opened.is_some() { SEGMENT_HEADER_BYTES } else { 0 };
-        let mut buf = self.pool.take(start + bytes);
-        let (head, rest) = buf.as_mut_slice().split_at_mut(start);
-        if let Some(segment) = opened {
-            segment.encode_into(head);
-        }
-        let crc = encode(self.tag, &mut header, staged, &mut rest[..bytes]);
+        let EncodedWrite { bytes: frame, start, crc, .. } =
+            EncodedWrite::new(&self.pool, self.tag, opened, &mut header, staged);
         self.open = Some(OpenSegment {
-            end: open.end + bytes as u64,
+            end: open.end + header.frame_bytes() as u64,
             seq: header.seq,
-            prev: Predecessor { crc, ..Predecessor::default() },
+            prev: header.as_predecessor(crc),
             ..open
         });
-        self.frames += 1;
-        self.frame_bytes += (start + bytes) as u64;
-        Built {
-            seq: self.frames,
-            slot: open.slot,
-            offset: open.end - start as u64,
-            frame: Arc::clone(&self.pool.freeze(buf, start + bytes)),
-            opens_slot: opened.is_some(),
-        }
+        self.frame_bytes += frame.as_slice().len() as u64;
+        let (offset, opens_slot) = (open.end - start as u64, opened.is_some());
+        Built { seq: header.seq, slot: open.slot, offset, frame, opens_slot }
     }
 
     /// Where each record's payload will lie.
     fn place(&mut self, open: &OpenSegment, staged: &[Staged]) {
-        let before_payloads = FRAME_HEADER_BYTES + staged.len() * RECORD_HEADER_BYTES;
-        let mut location = Location::new(open.slot, open.end).plus(before_payloads);
         let segment = self.segments.back_mut().expect("the open segment is among them");
-        for (placed, record) in self.in_flight.iter_mut().zip(staged) {
+        let locations = payload_places(Location::new(open.slot, open.end), staged);
+        for (placed, location) in self.in_flight.iter_mut().zip(locations) {
             placed.location = location;
             segment.unsettled.push((placed.owner, placed.id));
-            location = location.plus(record.body_bytes() - RECORD_HEADER_BYTES);
         }
     }
 

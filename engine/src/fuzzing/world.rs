@@ -18,6 +18,7 @@ use crate::types::{
     Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Location,
     Position, Wanted,
 };
+use crate::value_batch::ValueBatch;
 use crate::values::Reading;
 
 /// How long a test lets simulated time run before it calls the engine stuck, in turns.
@@ -309,6 +310,21 @@ impl World {
                 Ok(bytes) => assert!(bytes == value.bytes, "{what}: {:?}", value.wanted),
                 Err(error) => panic!("{what}: {:?}: {error}", value.wanted),
             }
+        }
+    }
+
+    /// Appends values that lie in no entry, and waits for their place.
+    pub fn place_values(&mut self, batch: ValueBatch) -> Location {
+        let appended = self.engine().append_values(batch);
+        loop {
+            let is_it = |event: &Event| matches!(event, Event::ValuesPlaced { .. });
+            if let Some(at) = self.events.iter().position(is_it)
+                && let Event::ValuesPlaced { id, location } = self.events.remove(at)
+            {
+                assert_eq!(id, appended, "batches get their places in order");
+                return location;
+            }
+            self.turn().expect("values do not halt the engine");
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use engine::fuzzing::World;
 use engine::io::simulated::{OpKind, SimImage};
-use engine::{Check, Damage, Event, Rot, ScrubPlace, ScrubStatus};
+use engine::{Check, Damage, Event, Location, Rot, ScrubPlace, ScrubStatus, ValueBatch};
 
 const SLOT_BYTES: u64 = 1 << 20;
 const PIECE_BYTES: u64 = 256 << 10;
@@ -232,6 +232,34 @@ fn a_slot_that_is_used_anew_in_the_middle_of_a_pass_is_no_damage() {
         assert!(scrubbed_bytes > 10 * PIECE_BYTES, "seed {seed}: {scrubbed_bytes}");
         assert!(world.engine().status().slots <= 10, "the scrubber keeps no slot");
     }
+}
+
+/// A segment of values in a slot that the log had used was looked for where the log's had ended, and called damaged.
+#[test]
+fn a_slot_that_goes_from_the_log_to_values_is_read_as_what_it_is_now() {
+    let mut world = scrubbed(104, 1 << 40);
+    world.try_open().unwrap();
+    for _ in 0..12 {
+        world.append_entries(1, 4, 100_000);
+        world.checkpoint_here();
+    }
+    let used: Vec<u32> = (0..u32::try_from(world.engine().status().slots).unwrap()).collect();
+    let value = vec![7; 200_000];
+    let batches = (0..12).map(|_| {
+        let mut batch = ValueBatch::default();
+        batch.push(b"key", &value, crc32fast::hash(&value));
+        world.place_values(batch)
+    });
+    let places: Vec<Location> = batches.collect();
+    assert!(used.contains(&places[0].slot()), "the log has used it");
+    assert_ne!(places[0].slot(), places[11].slot());
+    assert_eq!(take_found(&mut world), []);
+    assert_eq!(pass(&mut world), []);
+    assert_eq!(pass(&mut world), []);
+    world.disk.flip_bit(&slot_path(places[0].slot()), (places[0].offset() + 1_000) * 8);
+    let found = pass(&mut world);
+    let [Rot::Segment(damage)] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((damage.slot, damage.check), (places[0].slot(), Check::RecordChecksum));
 }
 
 #[test]

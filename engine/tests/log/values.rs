@@ -310,25 +310,12 @@ fn large_batch() -> ValueBatch {
 /// Appends values until another segment has been opened.
 fn fill_segment_of_values(world: &mut World) {
     for _ in 0..6 {
-        let id = world.engine().append_values(large_batch());
-        world.turn_until("placing", |world| {
-            let is_it = |event: &Event| matches!(event, Event::ValuesPlaced { id: placed, .. } if *placed == id);
-            world.events.iter().any(is_it)
-        });
+        world.place_values(large_batch());
     }
 }
 
 fn place_values(world: &mut World, pair: &Bytes) -> Wanted {
-    let id = world.engine().append_values(batch_of(pair));
-    world.turn_until("placing", |world| {
-        world.events.iter().any(|event| matches!(event, Event::ValuesPlaced { .. }))
-    });
-    let is_it = |event: &Event| matches!(event, Event::ValuesPlaced { .. });
-    let at = world.events.iter().position(is_it).unwrap();
-    let Event::ValuesPlaced { id: placed, location } = world.events.remove(at) else {
-        unreachable!("it was just found")
-    };
-    assert_eq!(placed, id);
+    let location = world.place_values(batch_of(pair));
     wanted_of(location.plus(16), pair)
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use bench::random::Random;
 use bytes::Bytes;
 use engine::{Options, Status};
 use server::replica::Cleanable;
@@ -47,7 +48,7 @@ pub(crate) struct Store {
     /// Appended and not applied: the payloads, oldest first.
     pending: VecDeque<Bytes>,
     applied: u64,
-    random: u64,
+    random: Random,
     is_skewed: bool,
     keys: u64,
     value_bytes: usize,
@@ -62,7 +63,7 @@ impl Store {
             state: State::new(),
             pending: VecDeque::new(),
             applied: 0,
-            random: 1,
+            random: Random::new(1, 0),
             is_skewed,
             keys: LIVE_BYTES / value_bytes as u64,
             value_bytes,
@@ -72,19 +73,14 @@ impl Store {
         }
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.random >> 33) % bound
-    }
-
     fn key(&mut self) -> u64 {
         let (keys, hot) = (self.keys, self.keys / 5);
         if !self.is_skewed {
-            self.below(keys)
-        } else if self.below(5) < 4 {
-            self.below(hot)
+            self.random.below(keys)
+        } else if self.random.below(5) < 4 {
+            self.random.below(hot)
         } else {
-            hot + self.below(keys - hot)
+            hot + self.random.below(keys - hot)
         }
     }
 
