@@ -5,7 +5,8 @@
 //! crash_images --replay SCENARIO:POINT:CHOICE one of them again
 //! ```
 //!
-//! Ends with 1 and the image to replay if one is not opened as it must be. Needs the feature `simulated`.
+//! Ends with 1 and the image to replay if one is not opened as it must be. Needs the feature `simulated` and a
+//! profile that unwinds, such as `test`: a power cut is a panic that is caught.
 
 #![expect(clippy::print_stdout, reason = "it is a command")]
 #![expect(clippy::disallowed_methods, reason = "it tells how long it took")]
