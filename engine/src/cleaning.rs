@@ -62,6 +62,11 @@ impl Cleaning {
         }
     }
 
+    /// Whether anything is ever cleaned.
+    pub(crate) fn is_on(&self) -> bool {
+        self.below_percent > 0
+    }
+
     /// Slots that are left alone.
     pub(crate) fn spared_count(&self) -> usize {
         self.cleaner.spared_count()
@@ -114,7 +119,7 @@ impl Cleaning {
         }
         let since = written_bytes - self.looked_bytes;
         self.is_worth_a_look |= since >= self.slot_bytes / LOOKS_PER_SLOT;
-        self.below_percent > 0 && self.is_worth_a_look
+        self.is_on() && self.is_worth_a_look
     }
 
     /// One step of a run, or a look whether one should begin.

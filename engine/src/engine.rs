@@ -422,17 +422,22 @@ impl<D: Disk> Engine<D> {
         self.slots.is_starved() || self.slots.is_soon_starved()
     }
 
-    /// How many slots two more checkpoints would give back, the first of them of the state at entry `at`, whose values
-    /// lie in `live` (ascending). Not those that a checkpoint keeps that is being read.
-    pub fn freeable_slots(&self, at: u64, live: &[u32]) -> usize {
+    /// Bytes that two more checkpoints would give back, the first of them of the state at entry `at`: whole slots in
+    /// which nothing is live, and what is dead in those that the cleaner may only look at after them. `live_bytes` tells
+    /// what is live in a slot. What a checkpoint keeps that is being read is not among them.
+    pub fn freeable_bytes(&self, at: u64, live_bytes: &dyn Fn(u32) -> u64) -> u64 {
         let pinned = self.retained.pinned();
         let upto = pinned.map_or(at, |kept| at.min(kept.info().at.index));
-        let is_needed = |slot: &u32| {
-            live.binary_search(slot).is_ok()
-                || pinned.is_some_and(|kept| kept.slots().contains(slot))
+        let is_pinned = |slot| pinned.is_some_and(|kept| kept.slots().contains(&slot));
+        let waiting = self.log.sealed_upto(upto).chain(self.values.settled_slots());
+        let dead = |slot: u32, is_victim: bool| match live_bytes(slot) {
+            _ if is_pinned(slot) => 0,
+            0 => self.meta.slot_bytes,
+            live if is_victim => self.meta.slot_bytes.saturating_sub(live),
+            _ => 0,
         };
-        let held = self.held.keys().copied().chain(self.values.settled_slots());
-        self.log.sealed_upto(upto).chain(held).filter(|slot| !is_needed(slot)).count()
+        let waiting = waiting.map(|slot| dead(slot, self.cleaning.is_on()));
+        waiting.chain(self.held.keys().map(|slot| dead(*slot, false))).sum()
     }
 
     /// The next checkpoint will have about so many bytes of body: space for it is held from now on.

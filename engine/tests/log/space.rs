@@ -8,6 +8,7 @@ use engine::{CheckpointError, CheckpointInfo, CheckpointOrigin, Event, Options, 
 
 const LOCAL: CheckpointOrigin = CheckpointOrigin::Local;
 const SPARE: &str = "ckpt/spare.tmp";
+const SLOT_BYTES: u64 = 1 << 20;
 /// It is not made to a size ahead, and not counted.
 const META_BYTES: u64 = 4096;
 
@@ -138,7 +139,7 @@ fn full_to_the_brim_two_checkpoints_bring_everything_back_that_is_not_needed() {
     let mut live = freeable(&mut world);
     world.slots.clone_from(&live);
     let at = world.oracle.certain().last();
-    assert_eq!(world.engine().freeable_slots(at.index, &live), 0);
+    assert_eq!(freeable_bytes(&mut world, at.index, &live), 0);
     checkpoint(&mut world).unwrap();
     world.open_and_check("full");
     full(&world);
@@ -149,7 +150,7 @@ fn full_to_the_brim_two_checkpoints_bring_everything_back_that_is_not_needed() {
         world.append_entries(1, 1, 100);
         world.turn_until("durable", |world| world.oracle.is_settled());
         let at = world.oracle.certain().last();
-        assert!(world.engine().freeable_slots(at.index, &live) > 0);
+        assert!(freeable_bytes(&mut world, at.index, &live) > 0);
         assert_ne!(world.engine().room(), Room::Plenty);
         checkpoint(&mut world).unwrap();
         world.turn_until("removed", |world| world.disk.in_flight() == 0);
@@ -157,19 +158,25 @@ fn full_to_the_brim_two_checkpoints_bring_everything_back_that_is_not_needed() {
         assert_eq!(is_free, is_last, "{:?}", world.engine().status());
     }
     let at = world.oracle.certain().last();
-    assert_eq!(world.engine().freeable_slots(at.index, &live), 0);
+    assert_eq!(freeable_bytes(&mut world, at.index, &live), 0);
     world.append_entries(1, 6, 100_000);
     world.settle();
     world.disk.crash_drop_all();
     world.open_and_check("with room again");
 }
 
+/// What checkpoints would give back if all of these slots were live.
+fn freeable_bytes(world: &mut World, at: u64, live: &[u32]) -> u64 {
+    let live_bytes = |slot| if live.contains(&slot) { SLOT_BYTES } else { 0 };
+    world.engine().freeable_bytes(at, &live_bytes)
+}
+
 /// The slots that checkpoints would give back if nothing lived.
 fn freeable(world: &mut World) -> Vec<u32> {
     let at = world.oracle.certain().last().index;
     let count = u32::try_from(world.engine().status().slots).unwrap();
-    let all_but = |slot| (0..count).filter(move |other| *other != slot).collect::<Vec<u32>>();
-    (0..count).filter(|slot| world.engine().freeable_slots(at, &all_but(*slot)) > 0).collect()
+    let all_but = |slot| move |other| if other == slot { 0 } else { SLOT_BYTES };
+    (0..count).filter(|slot| world.engine().freeable_bytes(at, &all_but(*slot)) > 0).collect()
 }
 
 #[test]

@@ -134,17 +134,19 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         }
     }
 
-    /// Whether slots are wanted that two checkpoints would give back. While there is room, they must give back more
-    /// than they take to write.
+    /// Whether slots are wanted, and two checkpoints would give back one or more. While there is room, they must give back
+    /// more than they take to write.
     fn would_free(&self) -> bool {
         if !self.engine.is_short_of_slots() {
             return false;
         }
-        let live = self.state.read().value_slots();
-        let count = self.engine.freeable_slots(self.applied.index.0, &live) as u64;
+        let state = self.state.read();
+        let live_bytes = |slot| state.live_bytes(slot);
+        let bytes = self.engine.freeable_bytes(self.applied.index.0, &live_bytes);
         let newest = self.engine.checkpoints().first().map_or(0, |info| info.body_bytes);
-        let is_worth_it = count * self.engine.meta().slot_bytes >= newest.saturating_mul(2);
-        count > 0 && (is_worth_it || self.engine.room() != engine::Room::Plenty)
+        let is_worth_it = bytes >= newest.saturating_mul(2);
+        let has_room = self.engine.room() == engine::Room::Plenty;
+        bytes >= self.engine.meta().slot_bytes && (is_worth_it || !has_room)
     }
 
     fn credit_bytes(&self, needs_entry: bool) -> u32 {
