@@ -43,13 +43,15 @@ pub enum Class {
     Commit,
     /// A read somebody waits for.
     Read,
+    /// Making of a slot that entries will soon wait for.
+    Growth,
     /// Catch-up of a peer.
     CatchUp,
     /// Copying of live values, so that slots become free.
     Cleaning,
     /// Checkpoints and snapshots.
     Checkpoint,
-    /// Pre-writing of slots and removals.
+    /// Making of slots ahead of need, and removals.
     Background,
     /// Looking for damage in what nobody reads.
     Scrub,

@@ -29,8 +29,8 @@ use crate::mutant::{self, Mutant};
 use crate::options::Options;
 use crate::tags::Owner;
 
-/// Zeros written at once.
-const ZERO_BYTES: u64 = 1 << 20;
+/// Zeros written at once: a commit may have to wait for them.
+const ZERO_BYTES: u64 = 256 << 10;
 /// How long after a full file system the next attempt to take space follows.
 pub(crate) const RETRY_US: u64 = 1_000_000;
 
@@ -108,7 +108,7 @@ impl SlotTable {
     /// The slots that exist, by number; all free until told otherwise.
     pub(crate) fn new(files: Vec<FileId>, options: &Options) -> SlotTable {
         let Options { slot_bytes, slots_ready, slots_to_free, slots_to_keep, .. } = *options;
-        let zeros = usize::try_from(ZERO_BYTES.min(slot_bytes)).expect("at most 1 MiB");
+        let zeros = usize::try_from(ZERO_BYTES.min(slot_bytes)).expect("at most 256 KiB");
         SlotTable {
             ready: (0..).take(files.len()).collect(),
             slots: files.into_iter().map(Slot::free).collect(),
@@ -248,7 +248,7 @@ impl SlotTable {
         let slot = u32::try_from(self.slots.len()).expect("slots are numbered in 32 bits");
         self.making = Some(Making { slot, file: None, step: Step::Creating });
         let mode = OpenMode::CreateNew;
-        submit(disk, Op::Open { path: slot_temporary_path(slot), mode });
+        self.submit(disk, Op::Open { path: slot_temporary_path(slot), mode });
     }
 
     /// The step in progress has ended.
@@ -271,7 +271,7 @@ impl SlotTable {
                     Some(_) => Step::Closing,
                     None => return Ok(()),
                 };
-                submit(disk, making.op());
+                self.submit(disk, making.op());
                 self.making = Some(making);
             }
             Err(source) => {
@@ -320,8 +320,16 @@ impl SlotTable {
             | Step::Closing
             | Step::Removing => making.op(),
         };
-        submit(disk, op);
+        self.submit(disk, op);
         self.making = Some(making);
+    }
+
+    /// A step of the slot in the making. If no other one is ready, entries will wait for it when theirs is full: then
+    /// it goes before what merely has to be done sometime.
+    fn submit(&self, disk: &mut dyn Disk, op: Op) {
+        let is_needed = self.ready_for(Purpose::Entries).is_none();
+        let class = if is_needed { Class::Growth } else { Class::Background };
+        disk.submit(class, Owner::Slot.tag(), op);
     }
 }
 
@@ -381,8 +389,4 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
-}
-
-fn submit(disk: &mut dyn Disk, op: Op) {
-    disk.submit(Class::Background, Owner::Slot.tag(), op);
 }

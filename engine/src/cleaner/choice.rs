@@ -12,6 +12,9 @@ pub(crate) struct Candidate {
     pub(crate) age_bytes: u64,
 }
 
+/// Slots of one run. They are all given back at its end, so many nearly empty ones are several runs.
+const VICTIMS_MAX: usize = 8;
+
 /// More than this of a slot, in hundredths, is never worth copying.
 const LIVE_PERCENT_MAX: u64 = 90;
 
@@ -30,8 +33,8 @@ impl Candidate {
 }
 
 /// The victims of a run: none while `target_percent` of the candidates or more is live, else the best ones until what
-/// is live in them would fill a slot. None if that would gain no more than large
-/// values may leave empty again. A candidate without a live byte waits for checkpoints alone.
+/// is live in them would fill a slot, and no more than a few. None if that would gain no more than large values may leave
+/// empty again. A candidate without a live byte waits for checkpoints alone.
 pub(crate) fn choose(
     mut candidates: Vec<Candidate>,
     slot_bytes: u64,
@@ -52,7 +55,8 @@ pub(crate) fn choose(
         bytes += candidate.live_bytes;
         is_first || bytes <= slot_bytes
     };
-    let victims: Vec<Candidate> = candidates.iter().copied().take_while(fits).collect();
+    let victims: Vec<Candidate> =
+        candidates.iter().copied().take_while(fits).take(VICTIMS_MAX).collect();
     let live: u64 = victims.iter().map(|victim| victim.live_bytes).sum();
     // Values of up to a quarter of a slot leave up to so much of it empty: a run must gain more than that.
     let gained = victims.len() as u64 * slot_bytes - live;
@@ -99,6 +103,12 @@ mod tests {
         assert_eq!(chosen(&[candidate(1, 750, 9)], 100), [] as [u32; 0]);
         assert_eq!(chosen(&[candidate(1, 749, 9)], 100), [1]);
         assert_eq!(chosen(&[candidate(1, 450, 9), candidate(2, 500, 9)], 100), [1, 2]);
+    }
+
+    #[test]
+    fn of_many_that_are_nearly_empty_a_few_at_a_time_are_taken() {
+        let candidates: Vec<_> = (0..100).map(|slot| candidate(slot, 1, 5)).collect();
+        assert_eq!(chosen(&candidates, 60), [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

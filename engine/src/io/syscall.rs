@@ -105,6 +105,7 @@ impl Disk for SyscallDisk {
             Class::Commit if is_left_to_owner => false,
             Class::Commit => self.shared.commit_waits.notify_one(),
             Class::Read
+            | Class::Growth
             | Class::CatchUp
             | Class::Cleaning
             | Class::Checkpoint
@@ -190,6 +191,8 @@ fn limits(options: &SyscallOptions) -> Limits {
         of_class: [
             Limit::new(options.commit_threads, usize::MAX),
             Limit::new(others, 1 << 20),
+            // Growth, which is one operation at a time.
+            Limit::new(1, 512 << 10),
             // Catch-up, cleaning, checkpoint, background, scrub.
             Limit::new(bulk, 512 << 10),
             Limit::new(bulk, 512 << 10),

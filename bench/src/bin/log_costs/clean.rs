@@ -17,8 +17,6 @@ use crate::driver::{Driver, entry_of};
 /// What is live: so many bytes of values.
 const LIVE_BYTES: u64 = 2 << 30;
 const KEY_BYTES: u64 = 24;
-/// Bytes of values in an entry.
-const ENTRY_BYTES: usize = 64 << 10;
 /// Log bytes between two checkpoints, and the size of one.
 const INTERVAL_BYTES: u64 = 256 << 20;
 const CHECKPOINT_KEY_BYTES: u64 = 80;
@@ -42,6 +40,16 @@ impl Pace {
     }
 }
 
+/// What is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) value_bytes: usize,
+    /// Bytes of values in an entry.
+    pub(crate) entry_bytes: usize,
+    /// Four of five writes go to one of five keys.
+    pub(crate) is_skewed: bool,
+}
+
 /// A state on a log, under random overwrites.
 pub(crate) struct Store {
     state: State,
@@ -49,24 +57,22 @@ pub(crate) struct Store {
     pending: VecDeque<Bytes>,
     applied: u64,
     random: Random,
-    is_skewed: bool,
+    load: Load,
     keys: u64,
-    value_bytes: usize,
     numbers: u64,
     pace: Option<Pace>,
     outcomes: Vec<server::state_machine::Applied>,
 }
 
 impl Store {
-    pub(crate) fn new(value_bytes: usize, is_skewed: bool) -> Store {
+    pub(crate) fn new(load: Load) -> Store {
         Store {
             state: State::new(),
             pending: VecDeque::new(),
             applied: 0,
             random: Random::new(1, 0),
-            is_skewed,
-            keys: LIVE_BYTES / value_bytes as u64,
-            value_bytes,
+            load,
+            keys: LIVE_BYTES / load.value_bytes as u64,
             numbers: 0,
             pace: None,
             outcomes: Vec::new(),
@@ -75,7 +81,7 @@ impl Store {
 
     fn key(&mut self) -> u64 {
         let (keys, hot) = (self.keys, self.keys / 5);
-        if !self.is_skewed {
+        if !self.load.is_skewed {
             self.random.below(keys)
         } else if self.random.below(5) < 4 {
             self.random.below(hot)
@@ -86,8 +92,8 @@ impl Store {
 
     /// The next entry: each key once, and then any.
     pub(crate) fn entry(&mut self) -> Bytes {
-        let value_bytes = self.value_bytes;
-        let keys = (0..ENTRY_BYTES / value_bytes).map(|_| {
+        let Load { value_bytes, entry_bytes, .. } = self.load;
+        let keys = (0..entry_bytes / value_bytes).map(|_| {
             self.numbers += 1;
             if self.numbers <= self.keys { self.numbers - 1 } else { self.key() }
         });
@@ -164,8 +170,7 @@ impl Store {
 /// What is measured.
 pub(crate) struct Plan {
     pub(crate) below_percent: u8,
-    pub(crate) value_bytes: usize,
-    pub(crate) is_skewed: bool,
+    pub(crate) load: Load,
     /// How many bytes of keys and values, and how many in a second.
     pub(crate) bytes: u64,
     pub(crate) bytes_per_second: u64,
@@ -175,9 +180,9 @@ pub(crate) struct Plan {
 pub(crate) fn measure(dir: &Path, plan: &Plan) -> io::Result<String> {
     let options = Options { clean_below_percent: plan.below_percent, ..Options::default() };
     let mut driver = Driver::with(dir, &options)?;
-    let mut store = Store::new(plan.value_bytes, plan.is_skewed);
+    let mut store = Store::new(plan.load);
     store.fill(&mut driver, 0)?;
-    let command_bytes = KEY_BYTES + plan.value_bytes as u64;
+    let command_bytes = KEY_BYTES + plan.load.value_bytes as u64;
     let values_per_second = plan.bytes_per_second / command_bytes;
     let (from_us, from) = (driver.now_us(), store.numbers);
     store.pace = Some(Pace { from_us, from, values_per_second });

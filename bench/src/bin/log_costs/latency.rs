@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use engine::Options;
 use hdrhistogram::Histogram;
 
-use crate::clean::Store;
+use crate::clean::{Load, Store};
 use crate::driver::{Driver, entry};
 use crate::scan::{Scan, Shape};
 
@@ -22,8 +22,8 @@ const CHECKPOINT_BYTES: u64 = 512 << 20;
 /// Entries in flight when the peak is measured.
 const PEAK_INFLIGHT: u64 = 64;
 const PEAK_US: u64 = 2_000_000;
-/// Free slots before a measurement of the cleaner: what the peak and a few rounds may use up.
-const CLEAN_SLOTS_READY: usize = 160;
+/// What is overwritten while the cleaner is the matter.
+const CLEAN_LOAD: Load = Load { value_bytes: 1_024, entry_bytes: 64 << 10, is_skewed: false };
 /// Log bytes after which a small checkpoint recycles the slots, in the half without a large one.
 const INTERVAL_BYTES: u64 = 256 << 20;
 
@@ -75,19 +75,13 @@ pub(crate) fn measure(
     seconds: u64,
     beside: Beside,
 ) -> io::Result<String> {
-    // Without the cleaner slots run out, and making them is a load of its own: enough are there before.
-    let slots_ready = if beside == Beside::Clean { CLEAN_SLOTS_READY } else { 2 };
-    let options = Options { clean_bytes_per_second: 1 << 32, slots_ready, ..Options::default() };
+    let options = Options { clean_bytes_per_second: 1 << 32, ..Options::default() };
     let mut driver = Driver::with(dir, &options)?;
     let payload = entry(0, COMMANDS, u64::MAX, VALUE_BYTES);
     let scan = beside.shape().map(|shape| Scan::prepare(&mut driver, shape)).transpose()?;
-    let mut store = (beside == Beside::Clean).then(|| Store::new(1_024, false));
+    let mut store = (beside == Beside::Clean).then(|| Store::new(CLEAN_LOAD));
     if let Some(store) = &mut store {
         store.fill(&mut driver, 1)?;
-        while driver.status().slots_ready < CLEAN_SLOTS_READY {
-            driver.turn()?;
-            driver.wait(Duration::from_millis(10));
-        }
     }
     let mut bulk = Bulk { scan, store };
     let peak = peak(&mut driver, &payload, &mut bulk)?;

@@ -47,6 +47,9 @@ enum Command {
         /// The length of a value
         #[arg(long, default_value_t = 4096)]
         value_bytes: usize,
+        /// Bytes of values in an entry, of which 8 are in flight
+        #[arg(long, default_value_t = 256 << 10)]
+        entry_bytes: usize,
         /// MiB of keys and values that are measured
         #[arg(long, default_value_t = 4096)]
         mib: u64,
@@ -72,11 +75,13 @@ fn main() -> ExitCode {
     let Cli { dir, command } = Cli::parse();
     let table = match command {
         Command::Space { mib } => space::measure(&dir, mib << 20),
-        Command::Clean { below_percent, skewed, value_bytes, mib, mb_per_second } => {
-            let (is_skewed, bytes) = (skewed, mib << 20);
-            let bytes_per_second = mb_per_second * 1_000_000;
-            let plan =
-                clean::Plan { below_percent, value_bytes, is_skewed, bytes, bytes_per_second };
+        Command::Clean { below_percent, skewed, value_bytes, entry_bytes, mib, mb_per_second } => {
+            let plan = clean::Plan {
+                below_percent,
+                load: clean::Load { value_bytes, entry_bytes, is_skewed: skewed },
+                bytes: mib << 20,
+                bytes_per_second: mb_per_second * 1_000_000,
+            };
             clean::measure(&dir, &plan)
         }
         Command::Latency { beside, rounds, seconds } => {
