@@ -42,7 +42,8 @@ impl CheckpointHeader {
     /// Writes the header block and returns its checksum.
     pub(crate) fn encode_into(&self, out: &mut [u8]) -> u32 {
         let (magic, checked) = out.split_at_mut(12);
-        let CheckpointInfo { at, installed, body_bytes, durable_seq, slots_count } = self.info;
+        let CheckpointInfo { at, installed, keeps_after, body_bytes, durable_seq, slots_count } =
+            self.info;
         Writer::new(checked)
             .u16(FORMAT_VERSION)
             .u8(ALIGN_SHIFT)
@@ -58,6 +59,8 @@ impl CheckpointHeader {
             .u64(block_count(self.info.stored_bytes()))
             .u32(self.blocks_crc)
             .u32(slots_count)
+            .u64(keeps_after.index)
+            .u64(keeps_after.term)
             .zeros();
         let checksum = crc(checked);
         Writer::new(magic).bytes(&CHECKPOINT_MAGIC).u32(checksum);
@@ -89,7 +92,8 @@ impl CheckpointHeader {
         if header.log_id != log_id {
             return Err(Check::LogId);
         }
-        if header.info.at.index.max(header.info.durable_seq) > NUMBER_MAX {
+        let CheckpointInfo { at, keeps_after, durable_seq, .. } = header.info;
+        if at.index.max(durable_seq) > NUMBER_MAX || keeps_after.index > at.index {
             return Err(Check::Range);
         }
         match file_bytes_of(header.info.stored_bytes()) {
@@ -113,7 +117,9 @@ impl CheckpointHeader {
         let stated_count = reader.u64()?;
         let blocks_crc = reader.u32()?;
         let slots_count = reader.u32()?;
-        let info = CheckpointInfo { at, installed, body_bytes, durable_seq, slots_count };
+        let keeps_after = Position { index: reader.u64()?, term: reader.u64()? };
+        let info =
+            CheckpointInfo { at, installed, keeps_after, body_bytes, durable_seq, slots_count };
         (stated_count == block_count(info.stored_bytes())).then_some(CheckpointHeader {
             log_id,
             node,
@@ -340,6 +346,7 @@ mod tests {
             info: CheckpointInfo {
                 at: Position { index, term: 2 },
                 installed: true,
+                keeps_after: Position::default(),
                 body_bytes: body.len() as u64,
                 durable_seq: 6,
                 slots_count: 0,
@@ -387,8 +394,14 @@ mod tests {
             let table = encode_slots(&slots);
             let at = Position { index: 1, term: 1 };
             let (body_bytes, slots_count) = (5, count);
-            let info =
-                CheckpointInfo { at, installed: false, body_bytes, durable_seq: 0, slots_count };
+            let info = CheckpointInfo {
+                at,
+                installed: false,
+                keeps_after: at,
+                body_bytes,
+                durable_seq: 0,
+                slots_count,
+            };
             assert_eq!(table.len() as u64, info.table_bytes());
             assert_eq!(decode_slots(&table, count), Some(slots));
             assert_eq!(decode_slots(&table[..table.len().min(3)], 1), None);

@@ -67,6 +67,8 @@ pub struct Engine<D: Disk> {
     spare_lent_to: Option<CheckpointOrigin>,
     /// What the caller expects of the next checkpoint, in bytes of its body.
     expected_bytes: u64,
+    /// Checkpoints keep the log from this entry on.
+    kept_from: u64,
     /// Slots that nobody needs, until nobody reads them either.
     limbo: Limbo,
     reader: Reader,
@@ -140,6 +142,7 @@ impl<D: Disk> Engine<D> {
             spare,
             spare_lent_to: None,
             expected_bytes: 0,
+            kept_from: u64::MAX,
             held,
             limbo,
             reader,
@@ -427,7 +430,8 @@ impl<D: Disk> Engine<D> {
     /// what is live in a slot. What a checkpoint keeps that is being read is not among them.
     pub fn freeable_bytes(&self, at: u64, live_bytes: &dyn Fn(u32) -> u64) -> u64 {
         let pinned = self.retained.pinned();
-        let upto = pinned.map_or(at, |kept| at.min(kept.info().at.index));
+        let at = at.min(self.kept_from.saturating_sub(1));
+        let upto = pinned.map_or(at, |kept| at.min(kept.info().keeps_after.index));
         let is_pinned = |slot| pinned.is_some_and(|kept| kept.slots().contains(&slot));
         let waiting = self.log.sealed_upto(upto).chain(self.values.settled_slots());
         let dead = |slot: u32, is_victim: bool| match live_bytes(slot) {
@@ -438,6 +442,13 @@ impl<D: Disk> Engine<D> {
         };
         let waiting = waiting.map(|slot| dead(slot, self.cleaning.is_on()));
         waiting.chain(self.held.keys().map(|slot| dead(*slot, false))).sum()
+    }
+
+    /// Entries from `index` on stay in the log although checkpoints hold what they did, for whoever asks what happened:
+    /// checkpoints that are begun from now on keep them as long as they are kept themselves. At first none are; after an
+    /// open the caller states it anew.
+    pub fn keep_log_from(&mut self, index: u64) {
+        self.kept_from = index;
     }
 
     /// The next checkpoint will have about so many bytes of body: space for it is held from now on.
@@ -545,13 +556,33 @@ impl<D: Disk> Engine<D> {
         slots_count: u32,
     ) -> CheckpointHeader {
         let installed = origin == CheckpointOrigin::Installed;
+        let keeps_after = if installed { at } else { self.keeps_after(at) };
         let durable_seq = self.log.durable_seq();
         CheckpointHeader {
             log_id: self.meta.log_id,
             node: self.meta.node,
-            info: CheckpointInfo { at, installed, body_bytes: 0, durable_seq, slots_count },
+            info: CheckpointInfo {
+                at,
+                installed,
+                keeps_after,
+                body_bytes: 0,
+                durable_seq,
+                slots_count,
+            },
             salt: self.log.next_salt(),
             blocks_crc: 0,
+        }
+    }
+
+    /// What a checkpoint of the state at `at` keeps of the log: never more than there is.
+    fn keeps_after(&self, at: Position) -> Position {
+        let index = self.kept_from.saturating_sub(1);
+        let start = self.log.index().start();
+        match self.log.index().term_at(index) {
+            _ if index >= at.index || mutant::is(Mutant::HistoryDropped) => at,
+            _ if index <= start.index => start,
+            Some(term) => Position { index, term },
+            None => at,
         }
     }
 

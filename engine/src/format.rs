@@ -6,7 +6,7 @@
 pub const BLOCK_BYTES: usize = 4096;
 
 /// The version that every header states. Another one is refused by name.
-pub const FORMAT_VERSION: u16 = 4;
+pub const FORMAT_VERSION: u16 = 5;
 
 /// Blocks are `1 << ALIGN_SHIFT` bytes.
 pub const ALIGN_SHIFT: u8 = 12;

@@ -80,6 +80,7 @@ fn checkpoint_header() -> CheckpointHeader {
         info: CheckpointInfo {
             at,
             installed: false,
+            keeps_after: Position { index: 900, term: 2 },
             body_bytes: 70_000,
             durable_seq: 40,
             slots_count: 3,
@@ -429,6 +430,8 @@ fn the_documents_tables_of_a_checkpoint_are_those_of_the_code() {
         ("block_count", 2),
         ("blocks_checksum", 0xAABB_CCDD),
         ("slots_count", 3),
+        ("keeps_after_index", 900),
+        ("keeps_after_term", 2),
     ];
     check_table(&tables()[4], &block, &CHECKPOINT_MAGIC, &versioned(&block, &fields));
 

@@ -293,11 +293,11 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Entries up to here are in every checkpoint that is kept, or were dropped by a reset.
+    /// Entries up to here are in every checkpoint, none of which keeps them in the log, or were dropped by a reset.
     fn log_start(&self, newest: Option<SegmentHeader>) -> Position {
         let stated = newest.map(|header| header.log_start).unwrap_or_default();
         match self.known.checkpoints {
-            [_, older] if older.at.index > stated.index => older.at,
+            [_, older] if older.keeps_after.index > stated.index => older.keeps_after,
             _ => stated,
         }
     }

@@ -1,7 +1,7 @@
 //! The checkpoints that are kept: the two newest, and those that somebody still reads.
 //!
-//! Invariant: the log reaches back to the oldest of them: a bad newest one costs nothing, and a peer that is sent one
-//! finds in the log what follows it (P40). Neither does a slot go that holds a value of one of them.
+//! Invariant: the log reaches back to the oldest of them, and as far before it as it states: a bad newest one costs
+//! nothing, and a peer that is sent one finds in the log what follows it (P40). Neither does a slot go that holds a value of one of them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -98,12 +98,13 @@ impl Retained {
         self.infos.first().copied()
     }
 
-    /// Everything up to here is in every checkpoint that is kept; none while there are not two.
+    /// Everything up to here is in every checkpoint that is kept, and none of them keeps it in the log; none while there
+    /// are not two.
     pub(crate) fn covered(&self) -> Option<Position> {
         if mutant::is(Mutant::SlotFreedEarly) {
-            return self.newest().map(|info| info.at);
+            return self.newest().map(|info| info.keeps_after);
         }
-        self.infos.last().filter(|_| self.infos.len() >= KEPT_COUNT).map(|info| info.at)
+        self.infos.last().filter(|_| self.infos.len() >= KEPT_COUNT).map(|info| info.keeps_after)
     }
 
     /// The number of the oldest state in them; none while there are not two.

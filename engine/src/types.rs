@@ -139,6 +139,8 @@ pub struct CheckpointInfo {
     pub at: Position,
     /// Whether a peer made it.
     pub installed: bool,
+    /// While it is kept, the log is kept from the entry after this one on; at most `at`.
+    pub keeps_after: Position,
     /// Bytes of its body.
     pub body_bytes: u64,
     /// Every frame up to this sequence number was durable when it was begun.

@@ -29,6 +29,7 @@ pub(super) fn recover_patched(data: &[u8]) {
     let info = CheckpointInfo {
         at,
         installed: flags & 2 != 0,
+        keeps_after: at,
         body_bytes: 0,
         durable_seq: 0,
         slots_count: 0,

@@ -245,6 +245,37 @@ fn a_few_cold_values_keep_no_slot_each() {
     assert!(with <= 12 && without >= 30, "{with} with the cleaner, {without} without");
 }
 
+/// What happened before a checkpoint may still be asked for: history that is not compacted, watches that lag.
+#[test]
+fn what_checkpoints_keep_of_the_log_stays_and_is_cleaned_when_they_keep_it_no_longer() {
+    let (mut world, mut shelf) = (eager(), Shelf::default());
+    for open in ["first open", "second open", "third open"] {
+        world.engine().keep_log_from(3);
+        mix_of_cold_and_hot(&mut shelf, &mut world, 4);
+        let kept = Position { index: 2, term: 1 };
+        assert_eq!(world.engine().status().log_start, kept, "{open}");
+        assert_eq!(world.engine().status().values_moved, 0, "{open}: these slots are the log's");
+        world.disk.crash();
+        shelf.reopen(&mut world, open);
+        let last = world.engine().status().last.index;
+        assert_eq!(world.engine().status().log_start, kept, "{open}");
+        for index in 3..=last {
+            assert_eq!(world.read(index, index, 1).unwrap()[0].index, index, "{open}");
+        }
+    }
+    // A checkpoint that is begun from now on keeps nothing before it; the one before still does.
+    let at = world.engine().status().last;
+    shelf.put(&mut world, &[1], 100);
+    shelf.checkpoint(&mut world, 0);
+    assert_eq!(world.engine().status().log_start.index, 2);
+    shelf.put(&mut world, &[1], 100);
+    shelf.checkpoint(&mut world, 0);
+    assert!(world.engine().status().log_start.index > at.index);
+    shelf.clean(&mut world);
+    assert!(world.engine().status().values_moved > 0);
+    shelf.check(&mut world, "after the cleaner");
+}
+
 #[test]
 fn what_one_run_moves_lies_in_the_order_of_the_keys() {
     let (mut world, mut shelf) = (eager(), Shelf::default());

@@ -51,6 +51,9 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::SlotFreedEarly => {
             "checkpoints::both_checkpoints_bad_and_segments_recycled_is_refused_and_nothing_deleted"
         }
+        Mutant::HistoryDropped => {
+            "cleaning::what_checkpoints_keep_of_the_log_stays_and_is_cleaned_when_they_keep_it_no_longer"
+        }
         Mutant::HeldSlotFreed => {
             "values::a_slot_is_kept_while_a_kept_checkpoint_names_it_and_used_anew_after"
         }

@@ -149,8 +149,8 @@ fn line(dumped: &Dumped<'_>) -> String {
         }
         Dumped::Checkpoint(path, Ok(info)) => {
             format!(
-                "{path}: entry {}, {} bytes, frames up to {} durable",
-                info.at, info.body_bytes, info.durable_seq
+                "{path}: entry {}, {} bytes, frames up to {} durable, keeps the log after entry {}",
+                info.at, info.body_bytes, info.durable_seq, info.keeps_after
             )
         }
         Dumped::Checkpoint(path, Err(check)) => format!("{path}: fails its {check} check"),
@@ -213,7 +213,7 @@ fn object(dumped: &Dumped<'_>) -> Value {
         }),
         Dumped::Checkpoint(path, Ok(info)) => json!({
             "what": "checkpoint", "path": path, "at": position(&info.at), "bytes": info.body_bytes,
-            "durable_seq": info.durable_seq, "installed": info.installed,
+            "durable_seq": info.durable_seq, "installed": info.installed, "keeps_after": position(&info.keeps_after),
         }),
         Dumped::Checkpoint(path, Err(check)) => {
             json!({ "what": "checkpoint", "path": path, "check": check.to_string() })
