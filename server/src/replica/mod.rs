@@ -932,7 +932,6 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             return;
         };
         let (id, meta, new_state) = receiver.finish();
-        self.engine.values_settled();
         let state = Arc::clone(&self.state);
         let mut state = state.write();
         if meta.last.index > self.applied.index {

@@ -215,7 +215,7 @@ impl Receiver {
         if matches!(self.phase, Phase::Writing(_) | Phase::Finishing(_)) {
             engine.checkpoint_abort(CheckpointOrigin::Installed);
         }
-        engine.values_settled();
+        engine.values_dropped();
     }
 
     /// The file is durable: the position and the state it holds.
