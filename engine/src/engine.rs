@@ -76,8 +76,10 @@ pub struct Engine<D: Disk> {
     scrub: Scrub,
     /// Local, installed.
     writers: [Option<CheckpointWriter>; 2],
-    /// Values that are settled when the installed checkpoint in progress has ended, by their newest name.
-    settle_after: Option<u64>,
+    /// The newest name of the values of the installed checkpoint in progress.
+    installed_upto: u64,
+    /// Values that are dropped when the installed checkpoint in progress has ended, by their newest name.
+    drop_after: Option<u64>,
     attempts: u64,
     checkpoint_bytes: u64,
     /// Bytes of the log after the newest checkpoint that the open found, and since when newer ones count.
@@ -149,7 +151,8 @@ impl<D: Disk> Engine<D> {
             reads: Reads::default(),
             scrub,
             writers: [None, None],
-            settle_after: None,
+            installed_upto: 0,
+            drop_after: None,
             attempts: 0,
             checkpoint_bytes: 0,
             log_bytes_at_checkpoint: LogBytes { before, consumed: 0 },
@@ -365,7 +368,8 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Queues values that lie in no entry of this log: those of a snapshot. Returns their name;
-    /// [`Event::ValuesPlaced`] says where the batch lies, once it is durable. They stay until `values_settled`.
+    /// [`Event::ValuesPlaced`] says where the batch lies, once it is durable. They are those of the next installed checkpoint,
+    /// and stay until one is durable or `values_dropped`.
     ///
     /// Requires: at most [`crate::Options::entry_bytes_max`] bytes.
     pub fn append_values(&mut self, mut batch: ValueBatch) -> u64 {
@@ -380,16 +384,22 @@ impl<D: Disk> Engine<D> {
         ValueSlots { slots, shown: self.shown }
     }
 
-    /// The values that were appended so far are those of a durable checkpoint, or nobody's any more. While an installed
-    /// checkpoint ends, having been aborted, its values are kept: until its name is gone for good a power cut may bring
-    /// it back.
-    pub fn values_settled(&mut self) {
+    /// The values that were appended so far, but for those of a durable checkpoint, are nobody's: their slots are free
+    /// at once. While an installed checkpoint ends, having been aborted, its values are kept: until its name is gone for
+    /// good a power cut may bring it back.
+    pub fn values_dropped(&mut self) {
         let upto = self.values.newest_id();
-        if self.writers[slot_of(CheckpointOrigin::Installed)].is_some() {
-            self.settle_after = Some(upto);
+        let is_in_progress = self.writers[slot_of(CheckpointOrigin::Installed)].is_some();
+        if is_in_progress && !mutant::is(Mutant::DroppedBeforeItsFile) {
+            self.drop_after = Some(upto);
         } else {
-            self.values.settle(ValuesOwner::Snapshot, upto, self.shown);
+            self.values.drop_values(ValuesOwner::Snapshot, upto, self.shown);
         }
+    }
+
+    /// Whether values of a snapshot wait for a slot that they do not get before one is freed or made.
+    pub fn values_starve(&self) -> bool {
+        self.values.needs_slot(ValuesOwner::Snapshot) && self.slots.is_exhausted()
     }
 
     /// Log bytes after the newest checkpoint, whole slots where a segment has been sealed.
@@ -545,6 +555,9 @@ impl<D: Disk> Engine<D> {
         let writer =
             CheckpointWriter::begin(origin, header, slots, (announced, spare), attempt, disk);
         self.writers[slot_of(origin)] = Some(writer);
+        if origin == CheckpointOrigin::Installed {
+            self.installed_upto = self.values.newest_id();
+        }
         self.log_bytes_at_begin[slot_of(origin)] = self.log.consumed_bytes();
         Ok(())
     }
@@ -761,10 +774,8 @@ impl<D: Disk> Engine<D> {
         if self.spare_lent_to.take_if(|to| *to == origin).is_some() {
             self.spare.take_back();
         }
-        if origin == CheckpointOrigin::Installed
-            && let Some(upto) = self.settle_after.take()
-        {
-            self.values.settle(ValuesOwner::Snapshot, upto, self.shown);
+        if origin == CheckpointOrigin::Installed {
+            self.decide_on_values(&outcome);
         }
         match outcome {
             Outcome::Failed(error) => events.push(Event::CheckpointFailed { origin, error }),
@@ -785,6 +796,17 @@ impl<D: Disk> Engine<D> {
                 self.gauge.checkpoint_begun_at(consumed);
                 events.push(Event::CheckpointDurable { origin, info });
             }
+        }
+    }
+
+    /// The installed checkpoint has ended, and with it what its values waited for. A durable one has them, even if another
+    /// was faster: its name is there until its removal is.
+    fn decide_on_values(&mut self, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Durable(_)) {
+            self.values.settle(ValuesOwner::Snapshot, self.installed_upto, self.shown);
+        }
+        if let Some(upto) = self.drop_after.take() {
+            self.values.drop_values(ValuesOwner::Snapshot, upto, self.shown);
         }
     }
 
@@ -883,14 +905,28 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Sends the next frame of values, if there is one. Whether there was.
+    /// Sends the next frame of values, if there is one: the cleaner's first, since what it writes gives slots back.
+    /// Whether there was.
     fn send_values(&mut self, events: &mut Vec<Event>) -> bool {
-        let ready_slot = self.slots.ready_for(self.values.purpose());
-        let Some(built) = self.values.next_frame(ready_slot, self.shown) else { return false };
+        let waits_behind_snapshot = mutant::is(Mutant::CleanerBehindSnapshot)
+            && self.values.has_waiting(ValuesOwner::Snapshot);
+        (!waits_behind_snapshot && self.send_values_of(ValuesOwner::Cleaner, events))
+            || self.send_values_of(ValuesOwner::Snapshot, events)
+    }
+
+    fn send_values_of(&mut self, owner: ValuesOwner, events: &mut Vec<Event>) -> bool {
+        let purpose = match owner {
+            ValuesOwner::Cleaner => Purpose::Cleaning,
+            ValuesOwner::Snapshot => Purpose::Entries,
+        };
+        let ready_slot = self.slots.ready_for(purpose);
+        let Some(built) = self.values.next_frame(owner, ready_slot, self.shown) else {
+            return false;
+        };
         let Built { slot, offset, frame, opens_slot, .. } = built;
         if opens_slot {
             self.slots.take(slot);
-            self.log.begin_life(slot, self.values.open_salt());
+            self.log.begin_life(slot, self.values.open_salt(owner));
         }
         let (file, buf) = (self.slots.file(slot), WriteBuf::Frame(frame));
         let op = Op::Write { file, offset, buf, sync: WriteSync::Durable };

@@ -71,6 +71,12 @@ pub enum Mutant {
     ValuesLeftToCheckpoints,
     /// Values are announced while their frame is in flight (P1).
     ValuesAnnouncedInFlight,
+    /// Values of an aborted install are dropped while a power cut may bring its checkpoint back (P16).
+    DroppedBeforeItsFile,
+    /// The slot of dropped values is free while a write to it is in flight (P15).
+    DroppedInFlight,
+    /// The cleaner waits until no values of a snapshot wait (P17).
+    CleanerBehindSnapshot,
     /// The scrubber takes a bad frame of a sealed segment for its end (P12).
     ScrubTakesBadFrameForEnd,
     /// The scrubber leaves what is behind the first damage of a segment (P11).
@@ -106,7 +112,7 @@ pub enum Mutant {
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 45] = [
+    pub const ALL: [Mutant; 48] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -137,6 +143,9 @@ impl Mutant {
         Mutant::CacheAcrossLives,
         Mutant::ValuesLeftToCheckpoints,
         Mutant::ValuesAnnouncedInFlight,
+        Mutant::DroppedBeforeItsFile,
+        Mutant::DroppedInFlight,
+        Mutant::CleanerBehindSnapshot,
         Mutant::ScrubTakesBadFrameForEnd,
         Mutant::ScrubStopsAtDamage,
         Mutant::ScrubAcrossLives,

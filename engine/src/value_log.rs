@@ -3,10 +3,22 @@
 //! They are written beside the log, one frame at a time, and nobody reads them at an open: what a checkpoint does not
 //! name is lost with a crash, and had its source still there.
 //!
+//! Each owner has a lane: its own queue and its own open segment. So nobody waits for the slot of another, and nobody
+//! fills a segment that another has paid for: on a full disk the cleaner has a slot in reserve, a snapshot has none.
+//!
+//! ```text
+//! owner      goes    its slots are    its open segment is sealed
+//! cleaner    first   Cleaning         when it is full
+//! snapshot   then    Entries          when it is full, and when the snapshot is settled or dropped
+//! ```
+//!
+//! One frame is in flight, of one lane. The cleaner has one batch at a time, so going first it holds nobody up.
+//!
 //! Invariants:
 //! - Values are announced when they are durable, never before; nobody looks for them in a frame that is in flight.
 //! - A segment is given up to the checkpoints only when it is sealed, when all of its values are settled, and when every
 //!   checkpoint that is kept shows the caller's state after that: what then is in none of them is nobody's.
+//! - A segment of which every value was dropped is nobody's at once; its slot goes when no write to it is in flight.
 //! - A block of a segment is written once, and after an open nothing is appended to an older segment.
 
 use std::collections::VecDeque;
@@ -24,7 +36,6 @@ use crate::options::Options;
 use crate::random::Random;
 use crate::scan::block_of;
 use crate::segment::{SegmentHeader, SegmentKind, ValidEnd};
-use crate::slots::Purpose;
 use crate::types::{HardState, Location, Position, ValuesOwner};
 use crate::write::{EncodedWrite, payload_places};
 
@@ -32,7 +43,6 @@ use crate::write::{EncodedWrite, payload_places};
 #[derive(Debug)]
 struct Queued {
     id: u64,
-    owner: ValuesOwner,
     payload: Bytes,
 }
 
@@ -44,7 +54,7 @@ pub(crate) struct PlacedValues {
     pub(crate) location: Location,
 }
 
-/// The newest segment while it is written.
+/// The newest segment of a lane while it is written.
 #[derive(Clone, Copy, Debug)]
 struct OpenSegment {
     slot: u32,
@@ -55,14 +65,41 @@ struct OpenSegment {
     prev: Predecessor,
 }
 
+/// What one owner writes.
+#[derive(Default, Debug)]
+struct Lane {
+    queue: VecDeque<Queued>,
+    open: Option<OpenSegment>,
+}
+
 /// A segment that checkpoints alone do not keep yet.
 #[derive(Debug)]
 struct Segment {
     slot: u32,
-    /// Values whose owner has not settled them.
-    unsettled: Vec<(ValuesOwner, u64)>,
-    /// How many states had been shown when it was sealed and settled.
-    settled_after: Option<u64>,
+    owner: ValuesOwner,
+    /// Values that their owner has neither settled nor dropped.
+    unsettled: Vec<u64>,
+    /// Whether some were settled, so that a state may have them.
+    has_settled: bool,
+    since: Since,
+}
+
+/// What a segment waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Since {
+    /// It is open, or its owner has not decided on all of its values.
+    Needed,
+    /// It was sealed and settled when so many states had been shown.
+    Settled(u64),
+    /// It was sealed, and nobody needs anything in it.
+    Dropped,
+}
+
+/// What becomes of values that their owner has decided on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Decision {
+    Settle,
+    Drop,
 }
 
 /// All of them.
@@ -74,16 +111,16 @@ pub(crate) struct ValueLog {
     epoch: u64,
     random: Random,
     pool: FramePool,
-    queue: VecDeque<Queued>,
+    /// By owner.
+    lanes: [Lane; 2],
     /// The newest id.
     named: u64,
     /// Of the newest segment.
     number: u64,
-    open: Option<OpenSegment>,
     /// What the frame in flight holds; empty when none is.
     in_flight: Vec<PlacedValues>,
     frame_bytes: u64,
-    /// Oldest first; the last one may be open.
+    /// Oldest first.
     segments: VecDeque<Segment>,
 }
 
@@ -100,10 +137,9 @@ impl ValueLog {
             // Salts of another stream than the log's.
             random: Random::new([seed, !stream]),
             pool: FramePool::default(),
-            queue: VecDeque::new(),
+            lanes: Default::default(),
             named: 0,
             number,
-            open: None,
             in_flight: Vec::new(),
             frame_bytes: 0,
             segments: VecDeque::new(),
@@ -113,8 +149,9 @@ impl ValueLog {
     /// Queues values and names them.
     pub(crate) fn append(&mut self, owner: ValuesOwner, payload: Bytes) -> u64 {
         self.named += 1;
-        self.queue.push_back(Queued { id: self.named, owner, payload });
-        self.named
+        let id = self.named;
+        self.lane(owner).queue.push_back(Queued { id, payload });
+        id
     }
 
     /// The id of the values that were appended last.
@@ -134,46 +171,58 @@ impl ValueLog {
 
     /// The slots that further checkpoints alone keep from being left to checkpoints.
     pub(crate) fn settled_slots(&self) -> impl Iterator<Item = u32> {
-        let settled = self.segments.iter().filter(|segment| segment.settled_after.is_some());
-        settled.map(|segment| segment.slot)
+        let is_settled = |segment: &&Segment| matches!(segment.since, Since::Settled(_));
+        self.segments.iter().filter(is_settled).map(|segment| segment.slot)
     }
 
     /// Whether this slot holds a segment that is sealed and not left to checkpoints.
     pub(crate) fn has_sealed(&self, slot: u32) -> bool {
-        let is_open = self.open.is_some_and(|open| open.slot == slot);
-        !is_open && self.segments.iter().any(|segment| segment.slot == slot)
+        !self.is_open(slot) && self.segments.iter().any(|segment| segment.slot == slot)
     }
 
-    /// What a slot is wanted for, if one is.
-    pub(crate) fn purpose(&self) -> Purpose {
-        match self.queue.front() {
-            Some(Queued { owner: ValuesOwner::Cleaner, .. }) => Purpose::Cleaning,
-            Some(Queued { owner: ValuesOwner::Snapshot, .. }) | None => Purpose::Entries,
-        }
+    fn is_open(&self, slot: u32) -> bool {
+        self.lanes.iter().filter_map(|lane| lane.open).any(|open| open.slot == slot)
     }
 
-    /// Builds the next frame if one is due. A roll takes `ready_slot`; without one the values wait. `shown` is how many
-    /// states have been shown.
-    pub(crate) fn next_frame(&mut self, ready_slot: Option<u32>, shown: u64) -> Option<Built> {
-        let first = self.queue.front()?;
-        if !self.in_flight.is_empty() {
+    fn lane(&mut self, owner: ValuesOwner) -> &mut Lane {
+        &mut self.lanes[lane_of(owner)]
+    }
+
+    /// Whether values of this owner wait for a frame.
+    pub(crate) fn has_waiting(&self, owner: ValuesOwner) -> bool {
+        !self.lanes[lane_of(owner)].queue.is_empty()
+    }
+
+    /// Whether the next values of this owner need a slot.
+    pub(crate) fn needs_slot(&self, owner: ValuesOwner) -> bool {
+        let Lane { queue, open } = &self.lanes[lane_of(owner)];
+        let Some(first) = queue.front() else { return false };
+        let needed = padded_frame_bytes(record_bytes(first.payload.len())) as u64;
+        open.is_none_or(|open| open.end + needed > self.slot_bytes)
+    }
+
+    /// Builds the next frame of this owner if one is due. A roll takes `ready_slot`; without one the values wait. `shown`
+    /// is how many states have been shown.
+    pub(crate) fn next_frame(
+        &mut self,
+        owner: ValuesOwner,
+        ready_slot: Option<u32>,
+        shown: u64,
+    ) -> Option<Built> {
+        if !self.has_waiting(owner) || !self.in_flight.is_empty() {
             return None;
         }
-        let needed = padded_frame_bytes(record_bytes(first.payload.len())) as u64;
-        let has_room = |open: &OpenSegment| open.end + needed <= self.slot_bytes;
-        let opened = match &self.open {
-            Some(open) if has_room(open) => None,
-            _ => Some(self.roll(ready_slot?, shown)),
-        };
-        let open = self.open.expect("it was there or has just been opened");
-        let staged = self.stage(&open);
-        Some(self.build(open, opened.as_ref(), &staged))
+        let opened =
+            if self.needs_slot(owner) { Some(self.roll(owner, ready_slot?, shown)) } else { None };
+        let open = self.lane(owner).open.expect("it was there or has just been opened");
+        let staged = self.stage(owner, &open);
+        Some(self.build(owner, open, opened.as_ref(), &staged))
     }
 
-    /// Seals the open segment and opens a new one in `slot`.
-    fn roll(&mut self, slot: u32, shown: u64) -> SegmentHeader {
-        self.open = None;
-        self.settle_sealed(shown);
+    /// Seals the open segment of this owner and opens a new one in `slot`.
+    fn roll(&mut self, owner: ValuesOwner, slot: u32, shown: u64) -> SegmentHeader {
+        self.lane(owner).open = None;
+        self.leave_sealed(shown);
         self.number += 1;
         let header = SegmentHeader {
             log_id: self.log_id,
@@ -189,29 +238,36 @@ impl ValueLog {
             hard_state: HardState::default(),
             log_start: Position::default(),
         };
-        self.open = Some(OpenSegment {
+        self.lane(owner).open = Some(OpenSegment {
             slot,
             salt: header.salt,
             end: SEGMENT_HEADER_BYTES as u64,
             seq: 0,
             prev: Predecessor::default(),
         });
-        self.segments.push_back(Segment { slot, unsettled: Vec::new(), settled_after: None });
+        self.segments.push_back(Segment {
+            slot,
+            owner,
+            unsettled: Vec::new(),
+            has_settled: false,
+            since: Since::Needed,
+        });
         header
     }
 
     /// Moves from the queue what fits one frame.
-    fn stage(&mut self, open: &OpenSegment) -> Vec<Staged> {
+    fn stage(&mut self, owner: ValuesOwner, open: &OpenSegment) -> Vec<Staged> {
         let left = usize::try_from(self.slot_bytes - open.end).expect("a slot is at most 1 GiB");
         let limit = left.min(self.frame_bytes_max);
+        let queue = &mut self.lanes[lane_of(owner)].queue;
         let (mut staged, mut body_bytes) = (Vec::new(), 0);
-        while let Some(Queued { payload, .. }) = self.queue.front() {
+        while let Some(Queued { payload, .. }) = queue.front() {
             body_bytes += record_bytes(payload.len());
             let fits = padded_frame_bytes(body_bytes) <= limit && staged.len() < RECORD_COUNT_MAX;
             if !fits && !staged.is_empty() {
                 break;
             }
-            let Queued { id, owner, payload } = self.queue.pop_front().expect("just seen");
+            let Queued { id, payload } = queue.pop_front().expect("just seen");
             self.in_flight.push(PlacedValues { id, owner, location: Location::new(open.slot, 0) });
             staged.push(Staged::Values(payload));
         }
@@ -220,6 +276,7 @@ impl ValueLog {
 
     fn build(
         &mut self,
+        owner: ValuesOwner,
         open: OpenSegment,
         opened: Option<&SegmentHeader>,
         staged: &[Staged],
@@ -244,7 +301,7 @@ impl ValueLog {
         };
         let EncodedWrite { bytes: frame, start, crc, .. } =
             EncodedWrite::new(&self.pool, self.tag, opened, &mut header, staged);
-        self.open = Some(OpenSegment {
+        self.lane(owner).open = Some(OpenSegment {
             end: open.end + header.frame_bytes() as u64,
             seq: header.seq,
             prev: header.as_predecessor(crc),
@@ -257,17 +314,19 @@ impl ValueLog {
 
     /// Where each record's payload will lie.
     fn place(&mut self, open: &OpenSegment, staged: &[Staged]) {
-        let segment = self.segments.back_mut().expect("the open segment is among them");
+        let mut segments = self.segments.iter_mut();
+        let segment = segments.find(|segment| segment.slot == open.slot);
+        let segment = segment.expect("the open segment is among them");
         let locations = payload_places(Location::new(open.slot, open.end), staged);
         for (placed, location) in self.in_flight.iter_mut().zip(locations) {
             placed.location = location;
-            segment.unsettled.push((placed.owner, placed.id));
+            segment.unsettled.push(placed.id);
         }
     }
 
-    /// The salt of the open segment.
-    pub(crate) fn open_salt(&self) -> u64 {
-        self.open.map_or(0, |open| open.salt)
+    /// The salt of this owner's open segment.
+    pub(crate) fn open_salt(&self, owner: ValuesOwner) -> u64 {
+        self.lanes[lane_of(owner)].open.map_or(0, |open| open.salt)
     }
 
     /// The frame in flight is durable: what it holds.
@@ -275,39 +334,81 @@ impl ValueLog {
         std::mem::take(&mut self.in_flight)
     }
 
-    /// This owner's values up to `id` are where the caller's state says, or nobody's. `shown` is how many states have
-    /// been shown. What still waits is dropped.
+    /// This owner's values up to `id` are where the caller's state says. `shown` is how many states have been shown.
+    /// What still waits is dropped.
     pub(crate) fn settle(&mut self, owner: ValuesOwner, id: u64, shown: u64) {
-        let stays = |(whose, named): (ValuesOwner, u64)| whose != owner || named > id;
-        self.queue.retain(|queued| stays((queued.owner, queued.id)));
-        for segment in &mut self.segments {
-            segment.unsettled.retain(|values| stays(*values));
-        }
-        self.settle_sealed(shown);
+        self.decide(owner, id, Decision::Settle, shown);
     }
 
-    fn settle_sealed(&mut self, shown: u64) {
-        let open = self.open.map(|open| open.slot);
+    /// This owner's values up to `id`, but for those that it has settled, are nobody's.
+    ///
+    /// Requires: no checkpoint names them, not even one that a power cut would bring back.
+    pub(crate) fn drop_values(&mut self, owner: ValuesOwner, id: u64, shown: u64) {
+        self.decide(owner, id, Decision::Drop, shown);
+    }
+
+    fn decide(&mut self, owner: ValuesOwner, id: u64, decision: Decision, shown: u64) {
+        self.lane(owner).queue.retain(|queued| queued.id > id);
+        for segment in self.segments.iter_mut().filter(|segment| segment.owner == owner) {
+            let before = segment.unsettled.len();
+            segment.unsettled.retain(|named| *named > id);
+            let has_decided = segment.unsettled.len() < before;
+            segment.has_settled |= has_decided && decision == Decision::Settle;
+        }
+        if owner == ValuesOwner::Snapshot {
+            self.seal_decided();
+        }
+        self.leave_sealed(shown);
+    }
+
+    /// A segment of a snapshot ends with it: the next one comes late or never.
+    fn seal_decided(&mut self) {
+        let Lane { queue, open } = &mut self.lanes[lane_of(ValuesOwner::Snapshot)];
+        let Some(OpenSegment { slot, .. }) = *open else { return };
+        let is_decided = |segment: &Segment| segment.slot == slot && segment.unsettled.is_empty();
+        if queue.is_empty() && self.segments.iter().any(is_decided) {
+            *open = None;
+        }
+    }
+
+    /// Notes which segments nobody writes to and nobody has to decide on any more.
+    fn leave_sealed(&mut self, shown: u64) {
+        let open = self.lanes.each_ref().map(|lane| lane.open.map(|open| open.slot));
         for segment in &mut self.segments {
-            let is_settled = segment.unsettled.is_empty() && open != Some(segment.slot);
-            if is_settled && segment.settled_after.is_none() {
-                segment.settled_after = Some(shown);
+            let is_sealed = !open.contains(&Some(segment.slot));
+            if is_sealed && segment.unsettled.is_empty() && segment.since == Since::Needed {
+                segment.since =
+                    if segment.has_settled { Since::Settled(shown) } else { Since::Dropped };
             }
         }
     }
 
-    /// The slots that from now on only checkpoints keep. `oldest` is the number of the state in the oldest checkpoint
-    /// that is kept; none while there are not enough.
+    /// The slots that from now on only checkpoints keep, if any do. `oldest` is the number of the state in the oldest
+    /// checkpoint that is kept; none while there are not enough.
     pub(crate) fn give_up_slots(&mut self, oldest: Option<u64>, freed: &mut Vec<u32>) {
-        let Some(oldest) = oldest else { return };
+        let in_flight = self.in_flight.first().map(|placed| placed.location.slot());
         self.segments.retain(|segment| {
-            let is_shown = segment
-                .settled_after
-                .is_some_and(|shown| shown < oldest || mutant::is(Mutant::ValuesLeftToCheckpoints));
-            if is_shown {
+            let is_left = match segment.since {
+                Since::Needed => false,
+                Since::Settled(shown) => oldest.is_some_and(|oldest| {
+                    shown < oldest || mutant::is(Mutant::ValuesLeftToCheckpoints)
+                }),
+                Since::Dropped => true,
+            };
+            let is_written =
+                in_flight == Some(segment.slot) && !mutant::is(Mutant::DroppedInFlight);
+            let goes = is_left && !is_written;
+            if goes {
                 freed.push(segment.slot);
             }
-            !is_shown
+            !goes
         });
+    }
+}
+
+fn lane_of(owner: ValuesOwner) -> usize {
+    match owner {
+        ValuesOwner::Cleaner => 0,
+        ValuesOwner::Snapshot => 1,
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use engine::fuzzing::{World, body_of, small_options};
 use engine::io::simulated::SimFaults;
 use engine::{
-    CheckpointOrigin, Entry, Location, Position, StoredValue, ValueBatch, ValueIndex, Wanted,
-    values_in,
+    CheckpointOrigin, Entry, Event, Location, Position, StoredValue, ValueBatch, ValueIndex,
+    Wanted, values_in,
 };
 
 const LOCAL: CheckpointOrigin = CheckpointOrigin::Local;
@@ -404,6 +404,51 @@ fn nobody_writes_and_no_time_passes_so_nothing_is_copied() {
     assert_eq!(world.engine().status().values_moved, moved);
     mix_of_cold_and_hot(&mut shelf, &mut world, 8);
     assert!(world.engine().status().values_moved > moved, "writers pay for it");
+}
+
+/// The values of a snapshot waited at the front of the only queue, for a slot that the cleaner behind them would have
+/// freed: both stood still.
+#[test]
+fn a_snapshot_does_not_hold_the_cleaner_up() {
+    let (mut world, mut shelf) = (eager(), Shelf::default());
+    // Nothing is cleaned before the disk is full.
+    world.options.clean_below_percent = 1;
+    (world.options.slots_to_free, world.options.slots_to_keep) = (2, 2);
+    world.open_and_check("with a reserve");
+    for round in 0..20 {
+        (0..12).for_each(|hot| shelf.put(&mut world, &[1_000 + hot], 60_000));
+        shelf.put(&mut world, &[500 + round], 60_000);
+        shelf.checkpoint(&mut world, 0);
+    }
+    world.turn_until("the reserve", |world| world.engine().status().slots_ready >= 5);
+    assert_eq!(world.engine().status().values_moved, 0);
+    world.disk.set_capacity(Some(world.disk.used_bytes()));
+    let batches: Vec<u64> = (0..40)
+        .map(|_| {
+            let mut batch = ValueBatch::default();
+            batch.push(b"of a snapshot", &vec![7; 200_000], 0);
+            world.engine().append_values(batch)
+        })
+        .collect();
+    world.turn_until("no slot", |world| world.engine().values_starve());
+    // What the cleaner has freed counts after two checkpoints.
+    for _ in 0..4 {
+        (0..2_000).for_each(|_| shelf.turn(&mut world));
+        shelf.put(&mut world, &[500], 100);
+        shelf.checkpoint(&mut world, 0);
+    }
+    let placed = |world: &World, id: &u64| {
+        let is_it = |event: &Event| matches!(event, Event::ValuesPlaced { id: of, .. } if of == id);
+        world.events.iter().any(is_it)
+    };
+    let last = batches.last().unwrap();
+    world.turn_until("the snapshot's values", |world| placed(world, last));
+    assert!(world.engine().status().values_moved >= 15);
+    shelf.check(&mut world, "after the run");
+    assert!(batches.iter().all(|id| placed(&world, id)));
+    world.disk.crash();
+    shelf.reopen(&mut world, "after a power cut");
+    shelf.check(&mut world, "after a power cut");
 }
 
 #[test]

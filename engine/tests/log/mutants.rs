@@ -68,9 +68,14 @@ fn killer(mutant: Mutant) -> &'static str {
             "values::a_value_that_was_read_needs_the_disk_no_more_until_its_slot_is_used_anew"
         }
         Mutant::ValuesLeftToCheckpoints => {
-            "values::values_that_wait_for_their_checkpoint_stay_and_go_when_it_is_given_up"
+            "values::values_of_a_snapshot_stay_until_two_checkpoints_show_them_overwritten"
         }
         Mutant::ValuesAnnouncedInFlight => "values::values_are_announced_when_they_are_durable",
+        Mutant::DroppedBeforeItsFile => {
+            "values::an_aborted_install_that_a_power_cut_brings_back_still_has_its_values"
+        }
+        Mutant::DroppedInFlight => "values::a_slot_that_is_still_written_is_not_given_back",
+        Mutant::CleanerBehindSnapshot => "cleaning::a_snapshot_does_not_hold_the_cleaner_up",
         Mutant::ScrubTakesBadFrameForEnd => {
             "scrub::a_flipped_bit_of_a_sealed_segment_is_found_by_one_pass"
         }

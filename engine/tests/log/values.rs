@@ -6,8 +6,8 @@ use bytes::Bytes;
 use engine::fuzzing::World;
 use engine::io::simulated::OpKind;
 use engine::{
-    Check, CheckpointOrigin, Entry, Event, Location, OpenError, Position, ReadError, ValueBatch,
-    Wanted,
+    Check, CheckpointError, CheckpointOrigin, Entry, Event, Location, OpenError, Position,
+    ReadError, ValueBatch, Wanted,
 };
 
 const INSTALLED: CheckpointOrigin = CheckpointOrigin::Installed;
@@ -342,7 +342,6 @@ fn an_installed_checkpoint_keeps_the_slots_of_its_values() {
     let at = Position { index: 100, term: 2 };
     world.slots = vec![wanted.location.slot()];
     world.install(at, 500);
-    world.engine().values_settled();
     world.settle();
     churn(&mut world);
     assert_eq!(world.read_values(vec![wanted.clone()]).remove(0).unwrap(), pair().slice(16..));
@@ -352,7 +351,7 @@ fn an_installed_checkpoint_keeps_the_slots_of_its_values() {
 }
 
 #[test]
-fn values_that_wait_for_their_checkpoint_stay_and_go_when_it_is_given_up() {
+fn values_of_a_snapshot_stay_until_two_checkpoints_show_them_overwritten() {
     let mut world = World::opened(68);
     world.append_entries(1, 5, 100);
     world.settle();
@@ -362,8 +361,10 @@ fn values_that_wait_for_their_checkpoint_stay_and_go_when_it_is_given_up() {
     fill_segment_of_values(&mut world);
     churn(&mut world);
     assert_eq!(world.read_values(vec![wanted.clone()]).remove(0).unwrap(), pair().slice(16..));
-    world.engine().values_settled();
-    // The checkpoints that are there show nothing of that; two more do.
+    // The installed checkpoint shows a state from before they were anybody's. It names none of them; two more must agree.
+    world.slots.clear();
+    let last = world.engine().status().last;
+    world.install(Position { index: last.index + 100, ..last }, 500);
     let slots = world.engine().status().slots_values;
     world.append_entries(1, 1, 100);
     world.settle();
@@ -374,6 +375,38 @@ fn values_that_wait_for_their_checkpoint_stay_and_go_when_it_is_given_up() {
     assert!(world.read_values(vec![wanted]).remove(0).is_err());
 }
 
+/// Its file may come back while its name is being removed, so its values are not nobody's.
+#[test]
+fn an_install_that_a_newer_checkpoint_made_pointless_gives_nothing_back_at_once() {
+    let mut world = World::opened(76);
+    world.append_entries(1, 20, 100);
+    world.settle();
+    let wanted = place_values(&mut world, &pair());
+    world.slots = vec![wanted.location.slot()];
+    let at = Position { index: 10, term: 1 };
+    world.checkpoint_begin(at, INSTALLED).unwrap();
+    world.slots.clear();
+    world.checkpoint_here();
+    let mut pushed = 0;
+    while !world.checkpoint_push(at, INSTALLED, &mut pushed, 500) {
+        world.turn().unwrap();
+    }
+    world.turn_until("the end of it", |world| {
+        let is_it = |event: &Event| {
+            let Event::CheckpointFailed { error, .. } = event else { return false };
+            matches!(error, CheckpointError::NotNewer { .. })
+        };
+        world.events.iter().any(is_it)
+    });
+    world.events.clear();
+    world.engine().values_dropped();
+    world.settle();
+    world.turn().unwrap();
+    assert_eq!(world.engine().status().slots_values, 1);
+    churn(&mut world);
+    assert_eq!(world.engine().status().slots_values, 0);
+}
+
 /// An install that was given up while its last values waited for a frame kept their slot, and every later one,
 /// until the node was started again.
 #[test]
@@ -382,7 +415,7 @@ fn values_that_are_given_up_before_they_have_a_place_keep_no_slot() {
     world.append_entries(1, 5, 100);
     world.settle();
     world.engine().append_values(batch_of(&pair()));
-    world.engine().values_settled();
+    world.engine().values_dropped();
     world.settle();
     churn(&mut world);
     let slots = world.engine().status().slots;
@@ -390,6 +423,43 @@ fn values_that_are_given_up_before_they_have_a_place_keep_no_slot() {
         churn(&mut world);
     }
     assert_eq!(world.engine().status().slots, slots);
+}
+
+/// They waited for two checkpoints, which a node that needs a snapshot may be unable to take: each attempt took as many
+/// slots as it had filled.
+#[test]
+fn values_that_are_given_up_give_their_slots_back_at_once() {
+    let mut world = World::opened(74);
+    world.append_entries(1, 5, 100);
+    world.settle();
+    for _ in 0..6 {
+        let before = world.engine().status();
+        place_values(&mut world, &pair());
+        fill_segment_of_values(&mut world);
+        assert_eq!(world.engine().status().slots_values, 2);
+        world.engine().values_dropped();
+        world.turn().unwrap();
+        let after = world.engine().status();
+        assert_eq!((after.slots_values, after.slots_held), (0, before.slots_held));
+        assert!(after.slots <= 4, "{after:?}");
+    }
+}
+
+#[test]
+fn a_slot_that_is_still_written_is_not_given_back() {
+    let mut world = World::opened(75);
+    world.append_entries(1, 1, 100);
+    world.settle();
+    world.turn_until("slots", |world| {
+        world.engine().status().slots_ready > 0 && world.disk.in_flight() == 0
+    });
+    let free = world.engine().status().slots_ready;
+    world.engine().append_values(large_batch());
+    world.turn_now().unwrap();
+    world.engine().values_dropped();
+    world.turn_now().unwrap();
+    assert!(world.engine().status().slots_ready < free, "it is being written");
+    world.turn_until("free again", |world| world.engine().status().slots_ready >= free);
 }
 
 #[test]
@@ -436,11 +506,11 @@ fn give_up_and_begin_anew(world: &mut World, at: Position, turns: usize) {
     }
     (0..turns).for_each(|_| world.turn().unwrap());
     world.engine().checkpoint_abort(INSTALLED);
-    world.engine().values_settled();
+    world.engine().values_dropped();
     for _ in 0..30 {
         world.engine().append_values(large_batch());
         (0..6).for_each(|_| world.turn().unwrap());
-        world.engine().values_settled();
+        world.engine().values_dropped();
     }
 }
 

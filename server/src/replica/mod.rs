@@ -18,9 +18,9 @@ use engine::{
 use parking_lot::RwLock;
 use protocol::{Certainty, ErrorCode, LeaderHint};
 use raft::{
-    Batch, Event as RaftEvent, Kind, LoadId, LogId, LogIndex, Membership, Micros, More, NodeId,
-    ProposeError, Raft, ReadError, Ready, RecoverError, RoleKind, SnapshotMeta, SnapshotOrder,
-    WriteSeq,
+    Batch, Event as RaftEvent, InstallId, Kind, LoadId, LogId, LogIndex, Membership, Micros, More,
+    NodeId, ProposeError, Raft, ReadError, Ready, RecoverError, RoleKind, SendId, SnapshotMeta,
+    SnapshotOrder, WriteSeq,
 };
 use thiserror::Error;
 
@@ -52,7 +52,7 @@ pub use cleanable::Cleanable;
 use peers::Peers;
 use reads::{Reader, Reads};
 use sessions::Deadlines;
-use snapshots::{Means, Progress, Receiver, Senders};
+use snapshots::{Means, Patience, Progress, Receiver, Senders, lack_of_room};
 use space::Space;
 use values::{Purpose, Values};
 use waiters::{Fate, Waiter, Waiters};
@@ -154,6 +154,8 @@ pub struct Replica<D: Disk, O: Outbox> {
     checkpointer: Checkpointer,
     senders: Senders,
     receiver: Option<Receiver>,
+    /// Until there may be room for a snapshot again.
+    patience: Patience,
     space: Space,
     ready: Ready,
     events: Vec<EngineEvent>,
@@ -208,6 +210,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             checkpointer: Checkpointer::new(options.checkpoint_interval_bytes),
             senders: Senders::default(),
             receiver: None,
+            patience: Patience::default(),
             space: Space::default(),
             ready: Ready::default(),
             events: Vec::new(),
@@ -699,7 +702,10 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             // Whoever aborted it has moved on.
             EngineEvent::CheckpointFailed { error: CheckpointError::Aborted, .. } => {}
             EngineEvent::CheckpointFailed { origin: CheckpointOrigin::Installed, error } => {
-                self.handle_progress(Some(Progress::Failed(error.to_string())));
+                let reason = error.to_string();
+                let is_full = matches!(error, CheckpointError::NoSpace { .. });
+                let progress = if is_full { Progress::NoRoom } else { Progress::Failed }(reason);
+                self.handle_progress(Some(progress));
             }
             EngineEvent::CheckpointFailed { error, .. } => {
                 tracing::warn!(%error, "checkpoint failed");
@@ -874,20 +880,28 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                 }
             }
             SnapshotOrder::StopSending { id } => self.senders.end(&mut self.engine, id),
-            SnapshotOrder::Install { id, meta, from, send } => {
-                self.drop_receiver();
-                tracing::info!(%from, index = %meta.last.index, "receiving a snapshot");
-                let value_bytes_max = self.options.raft.entry_bytes_max as usize;
-                let receiver = Receiver::new((id, meta), (from, send), value_bytes_max);
-                self.receiver = Some(receiver);
-                self.handle_progress(Some(Progress::Pull(0)));
-            }
+            SnapshotOrder::Install { id, meta, from, send } => self.install(id, meta, (from, send)),
             SnapshotOrder::StopInstalling { id } => {
                 if self.receiver.as_ref().is_some_and(|receiver| receiver.id == id) {
                     self.drop_receiver();
                 }
             }
         }
+    }
+
+    fn install(&mut self, id: InstallId, meta: SnapshotMeta, (from, send): (NodeId, SendId)) {
+        self.drop_receiver();
+        if !self.patience.is_over(self.now) {
+            return self.raft.snapshot_received(id, false);
+        }
+        tracing::info!(%from, index = %meta.last.index, "receiving a snapshot");
+        let value_bytes_max = self.options.raft.entry_bytes_max as usize;
+        self.receiver = Some(Receiver::new((id, meta), (from, send), value_bytes_max));
+        let progress = match lack_of_room(&self.engine) {
+            Some(reason) => Progress::NoRoom(reason),
+            None => Progress::Pull(0),
+        };
+        self.handle_progress(Some(progress));
     }
 
     fn meta_of(&self, info: &engine::CheckpointInfo) -> SnapshotMeta {
@@ -911,12 +925,26 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                     self.out.send(from, link, raft::Lane::Bulk, pull);
                 }
             }
+            Some(Progress::NoRoom(reason)) => {
+                let from = receiver.from;
+                if self.patience.begin(self.now) {
+                    tracing::warn!(%from, reason, "there is no room for a snapshot that this node needs: it falls behind until space is free");
+                } else {
+                    tracing::debug!(%from, reason, "there is still no room for a snapshot");
+                }
+                self.refuse_snapshot();
+            }
             Some(Progress::Failed(reason)) => {
                 tracing::warn!(from = %receiver.from, reason, "snapshot refused");
-                let id = receiver.id;
-                self.drop_receiver();
-                self.raft.snapshot_received(id, false);
+                self.refuse_snapshot();
             }
+        }
+    }
+
+    fn refuse_snapshot(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            receiver.abort(&mut self.engine);
+            self.raft.snapshot_received(receiver.id, false);
         }
     }
 
@@ -932,7 +960,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             return;
         };
         let (id, meta, new_state) = receiver.finish();
-        self.engine.values_settled();
+        self.patience.end();
         let state = Arc::clone(&self.state);
         let mut state = state.write();
         if meta.last.index > self.applied.index {

@@ -26,9 +26,16 @@ pub(crate) struct Sent {
     messages: Vec<(NodeId, PeerMessage)>,
     answers: BTreeMap<u64, Answer>,
     closed: Vec<NodeId>,
+    /// How often the first bytes of a snapshot were asked for.
+    installs_begun: u64,
 }
 
 impl Sent {
+    /// How many snapshots this node began to receive.
+    pub(crate) fn installs_begun(&self) -> u64 {
+        self.installs_begun
+    }
+
     /// The peers whose links were closed because they broke the protocol.
     pub(crate) fn closed(&self) -> &[NodeId] {
         &self.closed
@@ -37,6 +44,8 @@ impl Sent {
 
 impl Outbox for Sent {
     fn send(&mut self, to: NodeId, _: Link, _: Lane, message: PeerMessage) {
+        let is_first = matches!(message, PeerMessage::SnapshotPull { offset: 0, .. });
+        self.installs_begun += u64::from(is_first);
         self.messages.push((to, message));
     }
 
@@ -72,15 +81,28 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Three nodes that know of each other and have no leader yet.
     pub(crate) fn new() -> Cluster {
-        let members = (1..=3).map(|id| (id, member(id))).collect();
+        Cluster::with_checkpoints(1 << 30)
+    }
+
+    /// The same, with a checkpoint after so many bytes of log.
+    fn with_checkpoints(interval_bytes: u64) -> Cluster {
+        let members = (1..=3).map(|id| (id, member(id, interval_bytes))).collect();
         Cluster { members, now_us: 0, last_request: 0 }
     }
 
     /// A cluster whose leader may serve; and that leader.
     pub(crate) fn led() -> (Cluster, u64) {
-        let mut cluster = Cluster::new();
-        let leader = cluster.run_until(Cluster::ready_leader);
-        (cluster, leader)
+        Cluster::new().into_led()
+    }
+
+    /// One whose logs begin late, so that who falls behind needs a snapshot; and its leader.
+    pub(crate) fn led_with_short_logs() -> (Cluster, u64) {
+        Cluster::with_checkpoints(1 << 20).into_led()
+    }
+
+    fn into_led(mut self) -> (Cluster, u64) {
+        let leader = self.run_until(Cluster::ready_leader);
+        (self, leader)
     }
 
     pub(crate) fn node(&mut self, id: u64) -> &mut Node {
@@ -100,6 +122,17 @@ impl Cluster {
     /// Nothing reaches the node and nothing leaves it from now on.
     pub(crate) fn cut_off(&mut self, id: u64) {
         self.member(id).is_cut_off = true;
+    }
+
+    /// It is connected again, and both ends know that what was sent meanwhile is lost.
+    pub(crate) fn reconnect(&mut self, id: u64) {
+        self.member(id).is_cut_off = false;
+        for peer in (1..=3).filter(|peer| *peer != id) {
+            for (at, other) in [(id, peer), (peer, id)] {
+                self.push(at, Input::PeerLost { peer: NodeId(other), link: LINK });
+                self.push(at, up(other));
+            }
+        }
     }
 
     pub(crate) fn push(&mut self, id: u64, input: Input) {
@@ -214,7 +247,11 @@ impl Cluster {
     }
 }
 
-fn member(id: u64) -> Member {
+fn up(peer: u64) -> Input {
+    Input::PeerUp { peer: NodeId(peer), link: LINK, advertise: format!("node-{peer}") }
+}
+
+fn member(id: u64, checkpoint_interval_bytes: u64) -> Member {
     let disk = SimDisk::new(id, SimFaults::none());
     let options = Options { slot_bytes: 1 << 20, seed: [id, 1], ..Options::default() };
     let identity = Identity { node: id, incarnation: u128::from(id), log_id: u128::from(id) };
@@ -222,7 +259,7 @@ fn member(id: u64) -> Member {
     let opened = opened.expect("an empty disk opens");
     let options = ReplicaOptions {
         raft: raft::Config { entry_bytes_max: 128 << 10, ..raft::Config::new(NodeId(id)) },
-        checkpoint_interval_bytes: 1 << 30,
+        checkpoint_interval_bytes,
         advertise: format!("node-{id}"),
         cluster_id: ClusterId(7),
         seed: id,
@@ -232,10 +269,7 @@ fn member(id: u64) -> Member {
     let replica =
         Replica::new(options, engine, (&recovered, Loader::inline()), membership, Sent::default());
     let peers = (1..=3).filter(|peer| *peer != id);
-    let ups = peers.map(|peer| {
-        let advertise = format!("node-{peer}");
-        Input::PeerUp { peer: NodeId(peer), link: LINK, advertise }
-    });
+    let ups = peers.map(up);
     let replica = replica.expect("an empty log recovers");
     Member { disk, replica, inbox: ups.collect(), is_cut_off: false }
 }

@@ -1,6 +1,10 @@
-//! Disks that are full: of all nodes, of the leader, of a majority that follows.
+//! Disks that are full: of all nodes, of the leader, of a majority that follows, of one that needs a snapshot.
+
+use std::io::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use protocol::{Certainty, ErrorCode};
 use server::replica::Answer;
 use server::state_machine::{Command, Origin, Outcome};
@@ -162,5 +166,98 @@ fn deletes_that_free_nothing_go_on_on_a_full_disk() {
     // Each takes a frame of its own: six slots of them.
     (0..1_500).for_each(|number| delete(&mut cluster, leader, vec![end + number]));
     assert!(!put(&mut cluster, leader, end), "nothing has been freed");
-    check_count(&mut cluster, usize::try_from(end).expect("a few hundred"));
+    check_count(&mut cluster, usize::try_from(end).unwrap());
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logged {
+    /// Warnings of this thread, from now on until the guard goes.
+    fn warnings() -> (Logged, tracing::subscriber::DefaultGuard) {
+        let (logged, level) = (Logged::default(), tracing::Level::WARN);
+        let writer = logged.clone();
+        let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+        let lines = lines.with_writer(move || writer.clone()).finish();
+        (logged, tracing::subscriber::set_default(lines))
+    }
+
+    fn count(&self, what: &str) -> usize {
+        let bytes = self.0.lock();
+        String::from_utf8_lossy(&bytes).lines().filter(|line| line.contains(what)).count()
+    }
+}
+
+/// A cluster one of whose followers was cut off when it had ten keys; the leader, the follower, and how many keys there
+/// are by now, for which the follower needs a snapshot.
+fn with_follower_behind() -> (Cluster, u64, u64, u64) {
+    let (mut cluster, leader) = Cluster::led_with_short_logs();
+    let follower = leader % 3 + 1;
+    (0..10).for_each(|number| assert!(put(&mut cluster, leader, number)));
+    cluster.run_until(|cluster| {
+        let node = cluster.node(follower);
+        let is_applied = node.state().read().keys() == 10;
+        (is_applied && node.engine().status().slots_ready == 6).then_some(())
+    });
+    cluster.cut_off(follower);
+    (10..300).for_each(|number| assert!(put(&mut cluster, leader, number)));
+    cluster.run_until(|cluster| {
+        let last = cluster.node(follower).engine().status().last;
+        (cluster.node(leader).engine().status().log_start.index > last.index).then_some(())
+    });
+    (cluster, leader, follower, 300)
+}
+
+/// Its values waited for a slot for ever, and it took no checkpoint, so that nothing was freed either.
+#[test]
+fn follower_without_room_for_a_snapshot_gives_it_up_and_installs_it_when_there_is_room() {
+    let (logged, _guard) = Logged::warnings();
+    let (mut cluster, leader, follower, keys) = with_follower_behind();
+    let before = cluster.node(follower).engine().status();
+    let used = cluster.disk(follower).used_bytes();
+    cluster.disk(follower).set_capacity(Some(used));
+    cluster.reconnect(follower);
+    (0..5_000).for_each(|_| cluster.step());
+    let begun = cluster.node(follower).outbox().installs_begun();
+    assert!((2..=4).contains(&begun), "begun {begun} times in five seconds");
+    assert_eq!(logged.count("no room for a snapshot"), 1);
+    // Nothing of what it had is gone, and nothing of what it tried is left.
+    assert_eq!(cluster.node(follower).state().read().keys(), 10);
+    cluster.run_until(|cluster| {
+        let after = cluster.node(follower).engine().status();
+        (after.slots_values == 0 && after.slots_ready >= before.slots_ready).then_some(())
+    });
+    let after = cluster.node(follower).engine().status();
+    assert_eq!((after.last, after.slots), (before.last, before.slots));
+    assert!(put(&mut cluster, leader, keys), "the others do not mind");
+    cluster.disk(follower).set_capacity(None);
+    check_count(&mut cluster, usize::try_from(keys + 1).unwrap());
+    assert_eq!(logged.count("no room for a snapshot"), 1);
+}
+
+/// One attempt after another filled slots that came back only with checkpoints, and a node that needs a snapshot has
+/// nothing to take one of.
+#[test]
+fn attempts_that_found_no_room_take_none_from_the_one_that_does() {
+    let (mut cluster, _, follower, keys) = with_follower_behind();
+    let used = cluster.disk(follower).used_bytes();
+    cluster.disk(follower).set_capacity(Some(used));
+    cluster.reconnect(follower);
+    cluster
+        .run_until(|cluster| (cluster.node(follower).outbox().installs_begun() == 3).then_some(()));
+    // 300 values of 40 kB are 12 slots, and four more are kept in reserve.
+    cluster.disk(follower).set_capacity(Some(used + (12 << 20)));
+    check_count(&mut cluster, usize::try_from(keys).unwrap());
 }

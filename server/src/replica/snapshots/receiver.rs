@@ -1,7 +1,9 @@
 //! A snapshot on its way in: chunks into a state, values into segments of values, the state into a checkpoint.
 //!
-//! Invariant: the state is put together when every value is durable, so its checkpoint never names a slot that does not
-//! hold what it says.
+//! Invariants:
+//! - The state is put together when every value is durable, so its checkpoint never names a slot that does not hold what
+//!   it says.
+//! - It never waits for space: while it is there, this node takes none of the checkpoints that free some.
 
 use std::collections::VecDeque;
 
@@ -28,6 +30,8 @@ pub(in super::super) enum Progress {
     Wait,
     /// The next chunk, from this offset on.
     Pull(u64),
+    /// The disk has no room for it now.
+    NoRoom(String),
     /// The attempt cannot succeed.
     Failed(String),
 }
@@ -46,6 +50,11 @@ enum Phase {
     /// The engine verifies the checkpoint and gives it its name.
     Finishing(State),
     Over,
+}
+
+/// Why the disk takes nothing of a snapshot now, if it does not.
+pub(in super::super) fn lack_of_room<D: Disk>(engine: &Engine<D>) -> Option<String> {
+    (engine.room() == Room::Full).then(|| "the disk is full".to_owned())
 }
 
 /// A snapshot on its way in.
@@ -97,9 +106,8 @@ impl Receiver {
         if bytes.is_empty() || end > total || self.total.is_some_and(|known| known != total) {
             return Progress::Failed("the sender's chunks contradict each other".to_owned());
         }
-        if engine.room() == Room::Full {
-            // While it is received, this node takes none of the checkpoints that would free space.
-            return Progress::Failed("the disk is full".to_owned());
+        if let Some(reason) = lack_of_room(engine) {
+            return Progress::NoRoom(reason);
         }
         (self.total, self.offset) = (Some(total), end);
         if let Err(error) = self.body.push(&bytes) {
@@ -129,6 +137,9 @@ impl Receiver {
 
     /// Goes on as far as the disk lets it.
     pub(in super::super) fn advance<D: Disk>(&mut self, engine: &mut Engine<D>) -> Progress {
+        if !self.batches.is_empty() && engine.values_starve() {
+            return Progress::NoRoom("no slot is left for its values".to_owned());
+        }
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Receiving { is_asked: false } if self.batches.len() <= BATCHES_MAX => {
                 self.phase = Phase::Receiving { is_asked: true };
@@ -215,7 +226,7 @@ impl Receiver {
         if matches!(self.phase, Phase::Writing(_) | Phase::Finishing(_)) {
             engine.checkpoint_abort(CheckpointOrigin::Installed);
         }
-        engine.values_settled();
+        engine.values_dropped();
     }
 
     /// The file is durable: the position and the state it holds.
