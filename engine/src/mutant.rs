@@ -99,12 +99,14 @@ pub enum Mutant {
     FaultyOpened,
     /// A repair is forgotten at the next open (P24).
     RepairForgotten,
+    /// What one reading alone shows to be no frame, or no newer segment, is cut (P13).
+    ReadOnceIsCut,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 44] = [
+    pub const ALL: [Mutant; 45] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -149,6 +151,7 @@ impl Mutant {
         Mutant::ReplacementOverlooked,
         Mutant::FaultyOpened,
         Mutant::RepairForgotten,
+        Mutant::ReadOnceIsCut,
     ];
 }
 

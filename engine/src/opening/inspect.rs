@@ -101,7 +101,7 @@ impl Opening<'_> {
     fn head(&mut self, meta: &Meta, files: &[FileId], slot: u32) -> Head {
         let mut block = Vec::new();
         let mut slots = SlotFiles { io: &mut self.io, files };
-        slots.read(slot, SEGMENT_HEADER_BYTES as u64, &mut block);
+        slots.read(slot, 0, SEGMENT_HEADER_BYTES as u64, &mut block);
         SegmentHeader::classify(&block, meta.log_id, slot, meta.slot_bytes)
     }
 
@@ -109,7 +109,7 @@ impl Opening<'_> {
     fn slot(&mut self, meta: &Meta, files: &[FileId], slot: u32) -> (Head, Vec<u8>, Vec<u64>) {
         let mut bytes = Vec::new();
         let mut slots = SlotFiles { io: &mut self.io, files };
-        let refused = slots.read(slot, meta.slot_bytes, &mut bytes);
+        let refused = slots.read(slot, 0, meta.slot_bytes, &mut bytes);
         let head = SegmentHeader::classify(&bytes, meta.log_id, slot, meta.slot_bytes);
         (head, bytes, refused)
     }

@@ -92,7 +92,8 @@ impl State {
             OpenError::Io { .. }
             | OpenError::Locked { .. }
             | OpenError::MetaForeign { .. }
-            | OpenError::Unreadable { .. } => State::Unreadable,
+            | OpenError::Unreadable { .. }
+            | OpenError::Unsteady { .. } => State::Unreadable,
             _ => State::Damaged,
         }
     }
