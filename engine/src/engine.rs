@@ -854,6 +854,7 @@ impl<D: Disk> Engine<D> {
         let Built { slot, offset, frame, opens_slot, .. } = built;
         if opens_slot {
             self.slots.take(slot);
+            self.values.take_sealed().into_iter().for_each(|sealed| self.log.know_sealed(sealed));
             self.log.begin_life(slot, self.values.open_salt());
         }
         let (file, buf) = (self.slots.file(slot), WriteBuf::Frame(frame));

@@ -22,6 +22,7 @@ use crate::log::Built;
 use crate::mutant::{self, Mutant};
 use crate::options::Options;
 use crate::random::Random;
+use crate::recovery;
 use crate::scan::block_of;
 use crate::segment::{SegmentHeader, SegmentKind, ValidEnd};
 use crate::slots::Purpose;
@@ -55,6 +56,15 @@ struct OpenSegment {
     prev: Predecessor,
 }
 
+impl OpenSegment {
+    /// The segment of this number, when no frame follows.
+    fn sealed(self, number: u64) -> recovery::Segment {
+        let OpenSegment { slot, end, seq: last_seq, prev, .. } = self;
+        let (first_seq, last_crc, has_records) = (1, prev.crc, true);
+        recovery::Segment { number, slot, first_seq, last_seq, last_crc, end, has_records }
+    }
+}
+
 /// A segment that checkpoints alone do not keep yet.
 #[derive(Debug)]
 struct Segment {
@@ -85,6 +95,8 @@ pub(crate) struct ValueLog {
     frame_bytes: u64,
     /// Oldest first; the last one may be open.
     segments: VecDeque<Segment>,
+    /// What was sealed by the last roll, until somebody asks.
+    sealed: Option<recovery::Segment>,
 }
 
 impl ValueLog {
@@ -107,6 +119,7 @@ impl ValueLog {
             in_flight: Vec::new(),
             frame_bytes: 0,
             segments: VecDeque::new(),
+            sealed: None,
         }
     }
 
@@ -172,7 +185,7 @@ impl ValueLog {
 
     /// Seals the open segment and opens a new one in `slot`.
     fn roll(&mut self, slot: u32, shown: u64) -> SegmentHeader {
-        self.open = None;
+        self.sealed = self.open.take().map(|open| open.sealed(self.number));
         self.settle_sealed(shown);
         self.number += 1;
         let header = SegmentHeader {
@@ -263,6 +276,11 @@ impl ValueLog {
             placed.location = location;
             segment.unsettled.push((placed.owner, placed.id));
         }
+    }
+
+    /// The segment that was sealed when the open one was opened; once. All of its frames are durable.
+    pub(crate) fn take_sealed(&mut self) -> Option<recovery::Segment> {
+        self.sealed.take()
     }
 
     /// The salt of the open segment.
