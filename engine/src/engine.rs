@@ -861,6 +861,7 @@ impl<D: Disk> Engine<D> {
     /// waits for its readers. What was written since the oldest checkpoint lies in the log or in a segment of values
     /// that is not given up, so values that are live now are in one of the three.
     fn free_slots(&mut self) {
+        self.values.take_sealed().into_iter().for_each(|sealed| self.log.know_sealed(sealed));
         self.log.give_up_slots(&mut self.freed);
         self.values.give_up_slots(self.retained.oldest_shown(), &mut self.freed);
         let is_news = !self.freed.is_empty() || self.retained.take_changed();

@@ -295,6 +295,19 @@ pub enum OpenError {
         /// The first byte that cannot be read.
         offset: u64,
     },
+    /// The device does not give the same bytes twice, and none of them verify: nobody knows what it holds. An open that
+    /// is repeated may find an answer; nothing was cut.
+    #[error(
+        "seg/{slot:08x}.seg in {dir} does not give the same bytes twice at byte {offset}, so what it holds cannot be told; try again, or rebuild this node from its peers on another device"
+    )]
+    Unsteady {
+        /// The directory.
+        dir: String,
+        /// The slot.
+        slot: u32,
+        /// The first byte of the frame in question, or 0 for the header of a segment.
+        offset: u64,
+    },
     /// Two slots claim the same segment.
     #[error(
         "the log in {dir} is damaged: slots {first:08x} and {second:08x} both claim to be segment {number}; keep the directory and rebuild this node from its peers"

@@ -148,7 +148,7 @@ pub use holes::{FaultyRange, Hole, HoleFate};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use opening::inspect::{
-    Dumped, FrameView, HoleView, Inspection, RecordView, SegmentView, dump, verify,
+    Dumped, FrameView, HeldSegment, HoleView, Inspection, RecordView, SegmentView, dump, verify,
 };
 pub use opening::{CheckpointSink, Opened, open, open_with};
 pub use options::{OnDamage, Options};
@@ -156,6 +156,7 @@ pub use pins::Pin;
 pub use recovery::TornTail;
 pub use report::{Recovered, Report};
 pub use scrub::{Rot, ScrubPlace, ScrubStatus};
+pub use segment::SegmentKind;
 pub use shared::{SharedLog, Surroundings};
 pub use types::{
     Append, CheckpointInfo, CheckpointOrigin, Entry, Event, HardState, Identity, Location, Meta,

@@ -197,7 +197,8 @@ pub(crate) struct Log {
     /// Sealed segments with records, oldest first.
     chain: VecDeque<Segment>,
     open: Option<OpenSegment>,
-    /// Every segment whose end is known, also those that hold no entry any more, by slot until it is opened anew.
+    /// Every segment whose end is known, also those that hold no entry any more, or values, by slot until it is opened
+    /// anew.
     sealed: BTreeMap<u32, Segment>,
     /// Sealed without a record: free when the segment after them is durable.
     retired: Vec<u32>,
@@ -276,6 +277,11 @@ impl Log {
     pub(crate) fn begin_life(&mut self, slot: u32, salt: u64) {
         self.sealed.remove(&slot);
         self.tail.write().begin_life(slot, salt);
+    }
+
+    /// A segment of values ends here, and nothing is written to it any more.
+    pub(crate) fn know_sealed(&mut self, segment: Segment) {
+        self.sealed.insert(segment.slot, segment);
     }
 
     /// Where an entry's payload lies, if it has a place and was not forgotten.

@@ -107,12 +107,14 @@ pub enum Mutant {
     FaultyOpened,
     /// A repair is forgotten at the next open (P24).
     RepairForgotten,
+    /// What one reading alone shows to be no frame, or no newer segment, is cut (P13).
+    ReadOnceIsCut,
 }
 
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 48] = [
+    pub const ALL: [Mutant; 49] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -161,6 +163,7 @@ impl Mutant {
         Mutant::ReplacementOverlooked,
         Mutant::FaultyOpened,
         Mutant::RepairForgotten,
+        Mutant::ReadOnceIsCut,
     ];
 }
 

@@ -283,7 +283,7 @@ impl Opening<'_> {
         Ok(files)
     }
 
-    /// Reads the newest checkpoints until two are good, the first of them whole.
+    /// Reads the newest checkpoints until two are good, the first of them whole; one that is bad is read twice.
     fn checkpoints(
         &mut self,
         meta: &Meta,
@@ -307,9 +307,17 @@ impl Opening<'_> {
                 found.superseded.push(checkpoint_path(index));
                 continue;
             }
-            let extent =
-                if found.good.is_empty() { Extent::Whole(&mut *sink) } else { Extent::Ends };
-            match self.checkpoint(meta, index, extent)? {
+            let is_first = found.good.is_empty();
+            let mut read = |sink: &mut dyn CheckpointSink| {
+                let extent = if is_first { Extent::Whole(sink) } else { Extent::Ends };
+                self.checkpoint(meta, index, extent)
+            };
+            let mut result = read(sink)?;
+            // It may be the reading that is wrong: what is sound must not be moved aside.
+            if result.is_err() && !mutant::is(Mutant::ReadOnceIsCut) {
+                result = read(sink)?;
+            }
+            match result {
                 Ok(kept) => found.good.push(kept),
                 Err(check) => found.bad.push((index, check)),
             }
@@ -539,8 +547,8 @@ impl Slots for SlotFiles<'_, '_> {
         u32::try_from(self.files.len()).expect("slots are numbered in 32 bits")
     }
 
-    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Vec<u64> {
-        self.io.read_range(self.files[slot as usize], 0, bytes, into)
+    fn read(&mut self, slot: u32, offset: u64, bytes: u64, into: &mut Vec<u8>) -> Vec<u64> {
+        self.io.read_range(self.files[slot as usize], offset, bytes, into)
     }
 
     fn read_along(

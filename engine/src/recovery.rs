@@ -3,7 +3,8 @@
 //!
 //! Invariants: what is recovered is a prefix, in frames, of what was written; every acknowledged frame counts in it, or
 //! the recovery refuses; it is the same however often it is repeated. An acknowledged frame that is damaged counts where
-//! it is certain which entries it added: these are there, and faulty until a REPAIR record holds them.
+//! it is certain which entries it added: these are there, and faulty until a REPAIR record holds them. Nothing is
+//! concluded from what was read once and is not there: see [`confirm`].
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,16 +22,19 @@ use crate::scan::{
 use crate::segment::{Head, SegmentHeader, SegmentKind, ValidEnd};
 use crate::types::{CheckpointInfo, HardState, Location, Position};
 
+mod confirm;
 mod holes;
 
 /// The bytes of the slots.
 pub(crate) trait Slots {
     /// How many there are; they are numbered from 0.
     fn count(&self) -> u32;
-    /// The first `bytes` of a slot, replacing what `into` held. Blocks that cannot be read are filled with bytes that
-    /// pass no check; their offsets are given.
-    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Vec<u64>;
-    /// Likewise; `seen` is given what is there as it comes in, at last all of it.
+    /// So many bytes of a slot from `offset` on, from the device, replacing what `into` held. Blocks that cannot be read
+    /// are filled with bytes that pass no check; their offsets are given.
+    ///
+    /// Requires: `offset` and `bytes` are multiples of the block size, and within the slot.
+    fn read(&mut self, slot: u32, offset: u64, bytes: u64, into: &mut Vec<u8>) -> Vec<u64>;
+    /// Likewise from the slot's first byte on; `seen` is given what is there as it comes in, at last all of it.
     fn read_along(
         &mut self,
         slot: u32,
@@ -38,7 +42,7 @@ pub(crate) trait Slots {
         into: &mut Vec<u8>,
         seen: &mut dyn FnMut(&[u8]),
     ) -> Vec<u64> {
-        let unreadable = self.read(slot, bytes, into);
+        let unreadable = self.read(slot, 0, bytes, into);
         seen(into);
         unreadable
     }
@@ -162,9 +166,23 @@ pub(crate) fn decide(seq: u64, witnesses: &[Proof]) -> Verdict {
     }
 }
 
-/// Recovers the log.
+/// Recovers the log. Where two readings differ, all is read once more, and what has verified then counts.
 pub(crate) fn recover(slots: &mut dyn Slots, known: &Known<'_>) -> Result<RecoveredLog, OpenError> {
-    let mut recovery = Recovery::new(slots, known);
+    match recover_doubting(slots, known, None) {
+        Err(OpenError::Unsteady { slot, offset, .. }) => {
+            recover_doubting(slots, known, Some((slot, offset)))
+        }
+        result => result,
+    }
+}
+
+/// Recovers the log; refuses it where two readings differ, or where what lies at `doubted` does not verify.
+fn recover_doubting(
+    slots: &mut dyn Slots,
+    known: &Known<'_>,
+    doubted: Option<(u32, u64)>,
+) -> Result<RecoveredLog, OpenError> {
+    let mut recovery = Recovery::new(slots, known, doubted);
     let heads = recovery.heads()?;
     let newest = heads.last_key_value().map(|(_, header)| *header);
     let mut segments = VecDeque::new();
@@ -172,7 +190,7 @@ pub(crate) fn recover(slots: &mut dyn Slots, known: &Known<'_>) -> Result<Recove
         segments.push_back(recovery.scan_segment(newest, None)?);
         recovery.walk_back(&heads, newest, &mut segments)?;
     }
-    recovery.judge_tail(&mut segments)?;
+    recovery.judge_tail(&mut segments, newest)?;
     if let Some(newest) = newest {
         // A record that made an older segment superfluous may have been cut.
         recovery.walk_back(&heads, newest, &mut segments)?;
@@ -202,6 +220,8 @@ struct Recovery<'a> {
     torn: Option<TornTail>,
     /// The blocks of the newest segment that cannot be read, ascending.
     unreadable: Vec<u64>,
+    /// A frame, or the header of a slot, that an attempt before this one read twice and found different.
+    doubted: Option<(u32, u64)>,
 }
 
 /// A segment and what its bytes hold.
@@ -213,7 +233,11 @@ struct Scanned {
 }
 
 impl<'a> Recovery<'a> {
-    fn new(slots: &'a mut dyn Slots, known: &'a Known<'a>) -> Recovery<'a> {
+    fn new(
+        slots: &'a mut dyn Slots,
+        known: &'a Known<'a>,
+        doubted: Option<(u32, u64)>,
+    ) -> Recovery<'a> {
         let tag = LogTag::of(known.log_id);
         Recovery {
             slots,
@@ -225,13 +249,14 @@ impl<'a> Recovery<'a> {
             values_number: 0,
             torn: None,
             unreadable: Vec::new(),
+            doubted,
         }
     }
 
     /// Reads the first bytes of a slot; gives the offsets of blocks that cannot be read.
     fn read(&mut self, slot: u32, bytes: u64) -> Vec<u64> {
         self.bytes_scanned += bytes;
-        self.slots.read(slot, bytes, &mut self.bytes)
+        self.slots.read(slot, 0, bytes, &mut self.bytes)
     }
 
     /// The segments of the log by number.
@@ -320,6 +345,8 @@ impl<'a> Recovery<'a> {
         let unreadable =
             self.slots.read_along(header.slot, read_bytes, &mut self.bytes, &mut advance);
         let scan = scanner.end(&self.bytes);
+        let failures = scan.holes.iter().map(|hole| hole.failure).chain(scan.failure);
+        failures.into_iter().try_for_each(|failure| self.confirm_bad(&header, failure))?;
         let Some(stated) = stated else {
             self.unreadable = unreadable;
             return Ok(Scanned { header, scan, proofs: Vec::new() });
@@ -343,12 +370,16 @@ impl<'a> Recovery<'a> {
     }
 
     /// Decides about the bad frames of the newest segment, in order: which of them are holes, and where the log ends.
-    fn judge_tail(&mut self, segments: &mut VecDeque<Scanned>) -> Result<(), OpenError> {
+    fn judge_tail(
+        &mut self,
+        segments: &mut VecDeque<Scanned>,
+        newest: Option<SegmentHeader>,
+    ) -> Result<(), OpenError> {
         let first = match segments.back() {
             Some(Scanned { scan, .. }) => scan.first_failure().unwrap_or(end_of(scan)),
             None => Failure { seq: 1, ..NOTHING },
         };
-        let witnesses = self.witnesses(segments, first);
+        let witnesses = self.witnesses(segments, newest, first)?;
         let Some(Scanned { header, scan, proofs }) = segments.back_mut() else {
             return self.judge_end(0, first, &witnesses);
         };
@@ -389,7 +420,12 @@ impl<'a> Recovery<'a> {
     }
 
     /// Whoever promises something that `first`, the first bad frame, may contradict; the frames of its segment first.
-    fn witnesses(&mut self, segments: &VecDeque<Scanned>, first: Failure) -> Vec<Proof> {
+    fn witnesses(
+        &mut self,
+        segments: &VecDeque<Scanned>,
+        newest: Option<SegmentHeader>,
+        first: Failure,
+    ) -> Result<Vec<Proof>, OpenError> {
         let mut witnesses = vec![Proof::LaterFrame { durable_seq: first.promised_seq }];
         for checkpoint in self.known.checkpoints {
             if mutant::is(Mutant::CheckpointProvesNothing) {
@@ -399,9 +435,9 @@ impl<'a> Recovery<'a> {
             witnesses.push(Proof::Checkpoint { index: at.index, durable_seq });
         }
         if !mutant::is(Mutant::OtherSlotProvesNothing) {
-            self.promises_elsewhere(segments, first.seq, &mut witnesses);
+            self.promises_elsewhere(segments, newest, first.seq, &mut witnesses)?;
         }
-        witnesses
+        Ok(witnesses)
     }
 
     /// A slot outside of the chain may be the newest segment whose header was lost; its first frame is then `seq`.
@@ -416,12 +452,16 @@ impl<'a> Recovery<'a> {
     /// | likewise, and that shows a frame        | the new life                               | all of it     |
     /// | `>= seq`                                |                                            |               |
     /// | anything else                           | a life whose header was lost               | all of it     |
+    ///
+    /// This is the second time that the start of the slot is read, but in the first case. There a wrong first reading
+    /// does no harm: the checkpoint promises what the slot holds.
     fn promises_elsewhere(
         &mut self,
         segments: &VecDeque<Scanned>,
+        newest: Option<SegmentHeader>,
         seq: u64,
         witnesses: &mut Vec<Proof>,
-    ) {
+    ) -> Result<(), OpenError> {
         for slot in 0..self.slots.count() {
             if segments.iter().any(|segment| segment.header.slot == slot) {
                 continue;
@@ -430,16 +470,22 @@ impl<'a> Recovery<'a> {
             if starts_whole && self.known.held.contains(&slot) {
                 continue;
             }
-            if starts_whole && !self.may_hold_newer(slot, seq) {
-                continue;
+            if starts_whole {
+                let may_hold_newer = self.may_hold_newer(slot, seq);
+                self.confirm_older(slot, newest)?;
+                if !may_hold_newer {
+                    continue;
+                }
             }
             // Blocks that cannot be read here are no reason to refuse: only a device that lies makes them matter.
             self.read(slot, self.known.slot_bytes);
+            self.confirm_older(slot, newest)?;
             let promises = log_headers(&self.bytes, slot, self.tag).map(|frame| frame.durable_seq);
             if let Some(durable_seq) = promises.max() {
                 witnesses.push(Proof::OtherSlot { slot, durable_seq });
             }
         }
+        Ok(())
     }
 
     /// Whether the second frame of a life that began with frame `seq`, or one after it, lies where it can only lie; or

@@ -32,8 +32,8 @@ pub(crate) struct ValidEnd {
 }
 
 /// What the frames of a segment hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SegmentKind {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SegmentKind {
     /// Entries, in one chain over all segments of this kind.
     Log,
     /// Values that lie in no entry. Its frames are a chain of their own, numbered from 1, and it has no predecessor.

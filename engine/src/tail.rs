@@ -86,6 +86,7 @@ impl Tail {
     /// life is not its own.
     pub(crate) fn begin_life(&mut self, slot: u32, salt: u64) {
         self.lives.insert(slot, salt);
+        self.seqs.retain(|place, _| place.slot() != slot);
     }
 
     /// Drops what is too much, oldest first, as far as it is durable.
@@ -176,6 +177,23 @@ mod tests {
         tail.push(frame(4, 1, 3));
         let found = [1, 2, 3].map(|block| at(&tail, block * BLOCK + 32));
         assert_eq!(found, [Some(4); 3]);
+    }
+
+    /// A value of the new life was looked for in a frame of the old one that lay at its place: the reader found another
+    /// key there, and went to the disk.
+    #[test]
+    fn nothing_of_a_slot_is_found_when_a_segment_of_values_is_opened_in_it() {
+        let mut tail = Tail::new(100);
+        tail.push(frame(1, 1, 1));
+        tail.push(frame(2, 2, 2));
+        tail.begin_life(2, 9);
+        assert_eq!([1, 2, 3].map(|block| at(&tail, block * BLOCK + 32)), [None; 3]);
+        assert!(tail.find(2).is_some(), "a reader of the log still has its entries");
+        assert_eq!((tail.life(2), tail.held_bytes()), (9, 2));
+        // Used by the log again.
+        tail.push(frame(3, 1, 1));
+        tail.begin_life(1, 8);
+        assert_eq!((at(&tail, BLOCK + 32), at(&tail, 2 * BLOCK + 32)), (Some(3), None));
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::log::Built;
 use crate::mutant::{self, Mutant};
 use crate::options::Options;
 use crate::random::Random;
+use crate::recovery;
 use crate::scan::block_of;
 use crate::segment::{SegmentHeader, SegmentKind, ValidEnd};
 use crate::types::{HardState, Location, Position, ValuesOwner};
@@ -57,12 +58,22 @@ pub(crate) struct PlacedValues {
 /// The newest segment of a lane while it is written.
 #[derive(Clone, Copy, Debug)]
 struct OpenSegment {
+    number: u64,
     slot: u32,
     salt: u64,
     /// The first byte after the last frame.
     end: u64,
     seq: u64,
     prev: Predecessor,
+}
+
+impl OpenSegment {
+    /// The segment, when no frame follows.
+    fn sealed(self) -> recovery::Segment {
+        let OpenSegment { number, slot, end, seq: last_seq, prev, .. } = self;
+        let (first_seq, last_crc, has_records) = (1, prev.crc, true);
+        recovery::Segment { number, slot, first_seq, last_seq, last_crc, end, has_records }
+    }
 }
 
 /// What one owner writes.
@@ -122,6 +133,8 @@ pub(crate) struct ValueLog {
     frame_bytes: u64,
     /// Oldest first.
     segments: VecDeque<Segment>,
+    /// What has been sealed, until somebody asks.
+    sealed: Vec<recovery::Segment>,
 }
 
 impl ValueLog {
@@ -143,6 +156,7 @@ impl ValueLog {
             in_flight: Vec::new(),
             frame_bytes: 0,
             segments: VecDeque::new(),
+            sealed: Vec::new(),
         }
     }
 
@@ -221,7 +235,7 @@ impl ValueLog {
 
     /// Seals the open segment of this owner and opens a new one in `slot`.
     fn roll(&mut self, owner: ValuesOwner, slot: u32, shown: u64) -> SegmentHeader {
-        self.lane(owner).open = None;
+        self.seal(owner);
         self.leave_sealed(shown);
         self.number += 1;
         let header = SegmentHeader {
@@ -239,6 +253,7 @@ impl ValueLog {
             log_start: Position::default(),
         };
         self.lane(owner).open = Some(OpenSegment {
+            number: self.number,
             slot,
             salt: header.salt,
             end: SEGMENT_HEADER_BYTES as u64,
@@ -324,6 +339,18 @@ impl ValueLog {
         }
     }
 
+    /// Segments that were sealed since the last call. All of their frames are durable.
+    pub(crate) fn take_sealed(&mut self) -> Vec<recovery::Segment> {
+        std::mem::take(&mut self.sealed)
+    }
+
+    /// No frame follows in the open segment of this owner. One in flight has been dropped: nobody looks at that segment.
+    fn seal(&mut self, owner: ValuesOwner) {
+        let is_durable = !self.in_flight.iter().any(|placed| placed.owner == owner);
+        let open = self.lane(owner).open.take();
+        self.sealed.extend(open.filter(|_| is_durable).map(OpenSegment::sealed));
+    }
+
     /// The salt of this owner's open segment.
     pub(crate) fn open_salt(&self, owner: ValuesOwner) -> u64 {
         self.lanes[lane_of(owner)].open.map_or(0, |open| open.salt)
@@ -363,11 +390,11 @@ impl ValueLog {
 
     /// A segment of a snapshot ends with it: the next one comes late or never.
     fn seal_decided(&mut self) {
-        let Lane { queue, open } = &mut self.lanes[lane_of(ValuesOwner::Snapshot)];
+        let Lane { queue, open } = &self.lanes[lane_of(ValuesOwner::Snapshot)];
         let Some(OpenSegment { slot, .. }) = *open else { return };
         let is_decided = |segment: &Segment| segment.slot == slot && segment.unsettled.is_empty();
         if queue.is_empty() && self.segments.iter().any(is_decided) {
-            *open = None;
+            self.seal(ValuesOwner::Snapshot);
         }
     }
 

@@ -124,10 +124,10 @@ impl Slots for Patched {
         u32::try_from(self.0.len()).expect("few slots")
     }
 
-    fn read(&mut self, slot: u32, bytes: u64, into: &mut Vec<u8>) -> Vec<u64> {
-        let bytes = usize::try_from(bytes).expect("at most a slot");
+    fn read(&mut self, slot: u32, offset: u64, bytes: u64, into: &mut Vec<u8>) -> Vec<u64> {
+        let at = |offset| usize::try_from(offset).expect("at most a slot");
         into.clear();
-        into.extend_from_slice(&self.0[slot as usize][..bytes]);
+        into.extend_from_slice(&self.0[slot as usize][at(offset)..at(offset + bytes)]);
         Vec::new()
     }
 }

@@ -284,6 +284,28 @@ impl SimDisk {
         self.core.lock().inject(OpKind::Write, faults::Fault::Misdirected);
     }
 
+    /// After `skip` reads that go well one brings the bytes of another place.
+    pub fn misdirect_read_after(&self, skip: u64) {
+        self.core.lock().inject_after(OpKind::Read, skip, faults::Fault::Misdirected);
+    }
+
+    /// After `skip` reads that go well one brings one to eight wrong bits.
+    pub fn flip_read_after(&self, skip: u64) {
+        self.core.lock().inject_after(OpKind::Read, skip, faults::Fault::Flipped);
+    }
+
+    /// Every read of the page at `offset` of a file ends with an error, until [`SimDisk::mend`].
+    ///
+    /// Requires: the file exists, and a page starts there.
+    pub fn refuse_page(&self, path: &str, offset: u64) {
+        self.core.lock().refuse(path, offset);
+    }
+
+    /// Every page can be read again.
+    pub fn mend(&self) {
+        self.core.lock().mend();
+    }
+
     /// Nothing completes before `us` microseconds have passed.
     pub fn stall(&self, us: u64) {
         self.core.lock().stall(us);

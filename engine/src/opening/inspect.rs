@@ -18,7 +18,7 @@ use crate::recovery::{RecoveredLog, Slots, Verdict, decide};
 use crate::report::Recovered;
 use crate::retained::Kept;
 use crate::scan::{Failure, Scan, ScannedFrame, ScannedHole, Scanner};
-use crate::segment::{Head, SegmentHeader};
+use crate::segment::{Head, SegmentHeader, SegmentKind};
 use crate::types::{CheckpointInfo, HardState, Meta, Position};
 
 /// What a directory holds.
@@ -32,8 +32,29 @@ pub struct Inspection {
     pub checkpoints: Vec<CheckpointInfo>,
     /// Damaged checkpoints by their paths, and what they fail.
     pub damaged: Vec<(String, Check)>,
+    /// What else checkpoints need, whose headers are sound: segments without a live entry that hold values. Those of the
+    /// log come first, each kind in the order of its numbers.
+    pub held: Vec<HeldSegment>,
     /// Damage in slots that hold no entry of the log any more but values of a checkpoint.
     pub rotten: Vec<Damage>,
+}
+
+/// A segment that only checkpoints need.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct HeldSegment {
+    /// Of the log or of values.
+    pub kind: SegmentKind,
+    /// Its number among those of its kind.
+    pub number: u64,
+    /// Where it lies.
+    pub slot: u32,
+}
+
+impl Inspection {
+    /// What the segment is that only checkpoints need of this slot; none where its header is damaged.
+    pub fn held_in(&self, slot: u32) -> Option<HeldSegment> {
+        self.held.iter().find(|held| held.slot == slot).copied()
+    }
 }
 
 /// Reads everything that an open would read, both checkpoints whole, and the slots that only checkpoints need.
@@ -51,10 +72,10 @@ pub fn verify<D: Disk>(mut disk: D, dir_for_messages: &Path) -> Result<Inspectio
     let damaged = opening.damaged(&meta, &checkpoints)?;
     opening.check_named_slots(&files, &checkpoints)?;
     let log = opening.recover(&meta, &files, &checkpoints, OnDamage::Refuse)?;
-    let rotten = opening.rotten(&meta, &files, &checkpoints, &log)?;
+    let (held, rotten) = opening.held(&meta, &files, &checkpoints, &log)?;
     let kept: Vec<CheckpointInfo> = checkpoints.good.iter().map(Kept::info).collect();
     let recovered = recovered(false, &log, &checkpoints.good, opening.report);
-    Ok(Inspection { meta, recovered, checkpoints: kept, damaged, rotten })
+    Ok(Inspection { meta, recovered, checkpoints: kept, damaged, held, rotten })
 }
 
 impl Opening<'_> {
@@ -75,33 +96,37 @@ impl Opening<'_> {
         Ok(damaged)
     }
 
-    /// Damage in the slots that checkpoints need and the log does not.
-    fn rotten(
+    /// What the slots hold that checkpoints need and the log does not, and the damage in them.
+    fn held(
         &mut self,
         meta: &Meta,
         files: &[FileId],
         checkpoints: &Checkpoints,
         log: &RecoveredLog,
-    ) -> Result<Vec<Damage>, OpenError> {
+    ) -> Result<(Vec<HeldSegment>, Vec<Damage>), OpenError> {
         let in_log: BTreeSet<u32> = log.chain.iter().map(|segment| segment.slot).collect();
         let named: BTreeSet<u32> = checkpoints.good.iter().flat_map(Kept::slots).copied().collect();
-        let mut rotten = Vec::new();
+        let (mut segments, mut rotten) = (Vec::new(), Vec::new());
         for slot in named.difference(&in_log) {
             let (head, bytes, refused) = self.slot(meta, files, *slot);
             if let Some(offset) = refused.first() {
                 let (dir, path, offset) = (self.dir.clone(), slot_path(*slot), *offset);
                 return Err(OpenError::Unreadable { dir, path, offset });
             }
+            if let Head::Segment(SegmentHeader { kind, number, slot, .. }) = head {
+                segments.push(HeldSegment { kind, number, slot });
+            }
             rotten.extend(rot(*slot, &head, meta, &bytes));
         }
-        Ok(rotten)
+        segments.sort_unstable();
+        Ok((segments, rotten))
     }
 
     /// What the first block of a slot says.
     fn head(&mut self, meta: &Meta, files: &[FileId], slot: u32) -> Head {
         let mut block = Vec::new();
         let mut slots = SlotFiles { io: &mut self.io, files };
-        slots.read(slot, SEGMENT_HEADER_BYTES as u64, &mut block);
+        slots.read(slot, 0, SEGMENT_HEADER_BYTES as u64, &mut block);
         SegmentHeader::classify(&block, meta.log_id, slot, meta.slot_bytes)
     }
 
@@ -109,7 +134,7 @@ impl Opening<'_> {
     fn slot(&mut self, meta: &Meta, files: &[FileId], slot: u32) -> (Head, Vec<u8>, Vec<u64>) {
         let mut bytes = Vec::new();
         let mut slots = SlotFiles { io: &mut self.io, files };
-        let refused = slots.read(slot, meta.slot_bytes, &mut bytes);
+        let refused = slots.read(slot, 0, meta.slot_bytes, &mut bytes);
         let head = SegmentHeader::classify(&bytes, meta.log_id, slot, meta.slot_bytes);
         (head, bytes, refused)
     }
@@ -148,7 +173,7 @@ pub enum Dumped<'a> {
     Checkpoint(&'a str, Result<CheckpointInfo, Check>),
     /// A slot that holds no segment: why not, or nothing if it was never used. Before all segments.
     NoSegment(u32, Option<Check>),
-    /// A segment, in the order of their numbers; its frames follow.
+    /// A segment; its frames follow. Those of the log come first, then those of values, each in the order of its numbers.
     Segment(SegmentView),
     /// A frame; its records follow.
     Frame(FrameView),
@@ -191,7 +216,9 @@ pub struct HoleView {
 pub struct SegmentView {
     /// Where it lies.
     pub slot: u32,
-    /// Its number.
+    /// Whether its frames hold entries or values.
+    pub kind: SegmentKind,
+    /// Its number among those of its kind.
     pub number: u64,
     /// The salt of this life of the slot.
     pub salt: u64,
@@ -293,7 +320,7 @@ impl Opening<'_> {
                 Head::Segment(header) => segments.push(header),
             }
         }
-        segments.sort_by_key(|header| header.number);
+        segments.sort_by_key(|header| (header.kind, header.number));
         for header in segments {
             let (_, bytes, _) = self.slot(meta, &files, header.slot);
             dump_segment(&header, &scan(&header, meta, &bytes), &bytes, show)?;
@@ -356,9 +383,10 @@ fn record_view_of<'a>(frame: &ScannedFrame, record: &Record, bytes: &'a [u8]) ->
 }
 
 fn view_of(header: &SegmentHeader) -> SegmentView {
-    let SegmentHeader { slot, number, salt, epoch, first_seq, log_start, hard_state, .. } = *header;
+    let SegmentHeader { slot, kind, number, salt, epoch, first_seq, .. } = *header;
+    let SegmentHeader { log_start, hard_state, .. } = *header;
     let last = header.prev.last;
-    SegmentView { slot, number, salt, epoch, first_seq, log_start, last, hard_state }
+    SegmentView { slot, kind, number, salt, epoch, first_seq, log_start, last, hard_state }
 }
 
 fn frame_view_of(frame: &ScannedFrame, records: usize) -> FrameView {

@@ -270,7 +270,11 @@ fn an_unreadable_block_is_a_damaged_frame_and_not_the_end_of_the_log() {
         world.disk.set_faults(faults.clone());
         match world.try_open() {
             Ok(recovered) => assert_eq!(recovered.last.index, 3),
-            Err(OpenError::Damaged { .. } | OpenError::Unreadable { .. }) => refused += 1,
+            Err(
+                OpenError::Damaged { .. }
+                | OpenError::Unreadable { .. }
+                | OpenError::Unsteady { .. },
+            ) => refused += 1,
             Err(other) => panic!("{other}"),
         }
         world.disk.set_faults(SimFaults::none());
@@ -299,7 +303,7 @@ fn a_checkpoint_or_meta_that_cannot_be_read_is_refused_and_nothing_is_moved_asid
             Err(OpenError::Unreadable { path, .. }) => {
                 unreadable.insert(path);
             }
-            Err(OpenError::Damaged { .. }) => {}
+            Err(OpenError::Damaged { .. } | OpenError::Unsteady { .. }) => {}
             Err(other) => panic!("{other}"),
         }
         world.disk.set_faults(SimFaults::none());

@@ -4,9 +4,11 @@
 use std::io::ErrorKind;
 
 use bytes::Bytes;
-use engine::fuzzing::{World, small_options};
+use engine::fuzzing::{Content, World, small_options};
 use engine::io::simulated::{OpKind, SimFaults};
-use engine::{CheckpointOrigin, Entry, Location, OpenError, ReadError, Wanted};
+use engine::{
+    CheckpointInfo, CheckpointOrigin, Entry, Location, OpenError, ReadError, Recovered, Wanted,
+};
 
 const KEY: &[u8] = b"the key of all..";
 const VALUE_BYTES: usize = 3_000;
@@ -141,6 +143,68 @@ fn a_write_that_is_lost_or_lands_elsewhere_is_never_missed_in_silence() {
         }
     }
     assert!(found > 40, "{found} were refused");
+}
+
+/// What an open finds: the log, read back whole, and the checkpoint.
+fn found(world: &mut World, recovered: &Recovered) -> (Content, Option<CheckpointInfo>) {
+    (world.read_content(recovered), recovered.checkpoint)
+}
+
+/// A device gives the bytes of another place once, or some wrong bits, without an error. The disk is sound, so nothing
+/// may be cut: a torn tail and a wrong reading of a whole one look the same until it is read again.
+#[test]
+fn one_wrong_read_of_an_open_loses_nothing_whichever_read_it_is() {
+    let (mut same, mut refused) = (0, 0);
+    for seed in 0..24 {
+        let mut world = small_slots(9_800 + seed);
+        // Nobody promises the newest frame; it may be the only one of its segment.
+        world.options.note_after_us = 1 << 50;
+        world.open_and_check("without notes");
+        for number in 0..seed % 12 {
+            put_durable(&mut world, &value(number));
+            if number % 5 == 4 {
+                world.checkpoint_here();
+            }
+        }
+        if seed % 3 == 0 {
+            world.open_and_check("the next frame opens a segment");
+        }
+        put_durable(&mut world, &value(1_000));
+        world.disk.kill();
+        let image = world.disk.snapshot();
+        let before = world.disk.counters().reads;
+        let recovered = world.try_open().unwrap();
+        let reads = world.disk.counters().reads - before;
+        world.check(&recovered, "sound");
+        let sound = found(&mut world, &recovered);
+        for draw in 0..8 * reads {
+            world.disk.restore(&image);
+            world.disk.reseed(draw);
+            if draw % 8 == 0 {
+                world.disk.flip_read_after(draw / 8);
+            } else {
+                world.disk.misdirect_read_after(draw / 8);
+            }
+            match world.try_open() {
+                Ok(recovered) => {
+                    assert!(recovered.report.quarantined.is_empty());
+                    assert_eq!(recovered.report.torn, None, "seed {seed}, draw {draw}");
+                    assert!(found(&mut world, &recovered) == sound, "seed {seed}, draw {draw}");
+                    same += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(same > 1_000 && refused < same, "{same} are the same, {refused} were refused");
+}
+
+/// Writes a value whose frame is acknowledged, and gives nobody time to promise it.
+fn put_durable(world: &mut World, value: &Bytes) {
+    let index = world.engine().status().last.index + 1;
+    let payload = [KEY, value].concat().into();
+    world.append(None, None, vec![Entry { index, term: 1, kind: 1, payload }]);
+    world.turn_until("durable", |world| world.oracle.is_settled());
 }
 
 /// A failed sync leaves each page durable or lost, and readers see the new bytes or the old ones: whichever it is, the

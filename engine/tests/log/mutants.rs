@@ -109,6 +109,9 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::RepairForgotten => {
             "holes::a_crash_at_any_moment_of_a_repair_loses_nothing_and_what_was_acknowledged_is_repaired"
         }
+        Mutant::ReadOnceIsCut => {
+            "lies::one_wrong_read_of_an_open_loses_nothing_whichever_read_it_is"
+        }
         other => panic!("{other:?} has no test that catches it"),
     }
 }

@@ -317,6 +317,36 @@ fn reads_until_checkpoint(world: &mut World, image: &SimImage) -> u64 {
     world.disk.counters().reads - before - 1
 }
 
+/// Nothing promises the last frame of a segment of values, but whoever has sealed it knows where it ends.
+#[test]
+fn the_last_frame_of_a_segment_of_values_is_searched_if_it_was_sealed_since_the_open() {
+    let mut world = scrubbed(105, 1 << 40);
+    world.try_open().unwrap();
+    world.append_entries(1, 1, 100);
+    world.settle();
+    let value = vec![7; 200_000];
+    let batches = (0..12).map(|_| {
+        let mut batch = ValueBatch::default();
+        batch.push(b"key", &value, crc32fast::hash(&value));
+        world.place_values(batch)
+    });
+    let places: Vec<Location> = batches.collect();
+    let slot = places[0].slot();
+    let last = places.iter().rfind(|place| place.slot() == slot).unwrap();
+    assert!(places[11].slot() != slot && last.offset() > places[0].offset());
+    assert_eq!(pass(&mut world), []);
+    assert_eq!(pass(&mut world), []);
+    let frame = last.offset() / 4_096 * 4_096;
+    for (at, check) in [(last.offset() + 1_000, Check::RecordChecksum), (frame, Check::Magic)] {
+        world.disk.flip_bit(&slot_path(slot), at * 8);
+        let found = pass(&mut world);
+        let [Rot::Segment(damage)] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((damage.slot, damage.offset, damage.check), (slot, frame, check));
+        world.disk.flip_bit(&slot_path(slot), at * 8);
+    }
+    assert_eq!(pass(&mut world), []);
+}
+
 #[test]
 fn the_rate_is_kept_and_passes_do_not_follow_each_other_at_once() {
     const RATE: u64 = 4 << 20;

@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use clap::Subcommand;
 use engine::io::offline::OfflineDisk;
-use engine::{Hole, HoleFate, Inspection, LookLock, OpenError};
+use engine::{Hole, HoleFate, Inspection, LookLock, OpenError, SegmentKind};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::outcome::{Exit, Failure};
@@ -26,7 +26,7 @@ const AFTER_HELP: &str = "\
 Examples:
   holdfast wal verify /var/lib/holdfast             is everything there, and is it whole?
   holdfast wal verify /var/lib/holdfast -o json
-  holdfast wal dump /var/lib/holdfast | less        every segment, frame and record
+  holdfast wal dump /var/lib/holdfast | less        every segment, frame and record: the log, then values
   holdfast wal dump --commands /var/lib/holdfast    and what the entries do";
 
 /// Look at a data directory offline
@@ -92,7 +92,8 @@ impl State {
             OpenError::Io { .. }
             | OpenError::Locked { .. }
             | OpenError::MetaForeign { .. }
-            | OpenError::Unreadable { .. } => State::Unreadable,
+            | OpenError::Unreadable { .. }
+            | OpenError::Unsteady { .. } => State::Unreadable,
             _ => State::Damaged,
         }
     }
@@ -113,6 +114,14 @@ impl State {
             State::Damaged => Exit::Of(2),
             State::Unreadable => Exit::Of(66),
         }
+    }
+}
+
+/// What a segment is called in JSON; in capitals for people.
+fn kind_name(kind: SegmentKind) -> &'static str {
+    match kind {
+        SegmentKind::Log => "log",
+        SegmentKind::Values => "val",
     }
 }
 

@@ -5,7 +5,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use engine::io::open::{AnyDisk, Backend, open_disk};
-use engine::{Append, Engine, Entry, Event, Identity, OnDamage, Opened, Options};
+use engine::{
+    Append, CheckpointOrigin, Engine, Entry, Event, HardState, Identity, OnDamage, Opened, Options,
+    Position, ValueBatch,
+};
 use rustix::process::Signal;
 
 use crate::support::{Node, Run, holdfast, run};
@@ -139,6 +142,75 @@ fn damage_that_has_been_repaired_is_told_and_is_sound() {
     assert!(dumped.text().contains(&format!("repair {}", faulty.after)), "{dumped:?}");
 }
 
+/// Values that lie in no entry, in two frames, and a checkpoint that needs them; gives their slot.
+fn write_values(engine: &mut Engine<AnyDisk>, at: Position) -> u32 {
+    let mut placed = || {
+        let mut batch = ValueBatch::default();
+        batch.push(b"key", &[7; 300], 0);
+        let appended = engine.append_values(batch);
+        wait_for(engine, |event| {
+            if let Event::ValuesPlaced { id, location } = event {
+                (id == appended).then_some(location.slot())
+            } else {
+                None
+            }
+        })
+    };
+    let slot = placed();
+    assert_eq!(placed(), slot);
+    let origin = CheckpointOrigin::Local;
+    let slots = engine.value_slots(vec![slot]);
+    engine.checkpoint_begin(at, origin, 4, slots).unwrap();
+    engine.checkpoint_push(origin, b"body");
+    engine.checkpoint_finish(origin);
+    wait_for(engine, |event| matches!(event, Event::CheckpointDurable { .. }).then_some(()));
+    slot
+}
+
+#[test]
+fn segments_of_values_are_told_from_those_of_the_log_and_come_after_them() {
+    let node = stopped();
+    let Opened { mut engine, recovered } = open_log(&node, 1);
+    let values = write_values(&mut engine, recovered.last);
+    // Opens a segment of the log of a higher number than that of the values.
+    let hard_state = HardState { term: recovered.hard_state.term + 1, vote: 1 };
+    engine.append(Append { write: 1, hard_state: Some(hard_state), ..Append::default() });
+    wait_for(&mut engine, |event| matches!(event, Event::Durable { write: 1 }).then_some(()));
+    engine.close();
+
+    let dumped = wal(&["dump", "-o", "json"], node.directory()).expect(0, &[]);
+    let lines = dumped.text().lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<serde_json::Value> = lines.collect();
+    let segments = lines.iter().filter(|line| line["what"] == "segment");
+    let named: Vec<_> =
+        segments.map(|line| (line["kind"].clone(), line["number"].clone())).collect();
+    assert_eq!(
+        named,
+        [("log".into(), 1.into()), ("log".into(), 2.into()), ("val".into(), 1.into())]
+    );
+    let text = wal(&["dump"], node.directory()).expect(0, &[]);
+    let places =
+        ["LOG segment 1,", "LOG segment 2,", "VAL segment 1,"].map(|name| text.text().find(name));
+    assert!(places.is_sorted() && places[0].is_some(), "{text:?}");
+    let found = wal(&["verify", "-o", "json"], node.directory()).expect(0, &[]).json();
+    assert_eq!(found["held"], serde_json::json!([{ "slot": values, "kind": "val", "number": 1 }]));
+    let text = wal(&["verify"], node.directory()).expect(0, &[]);
+    assert!(
+        text.text().contains("0 LOG and 1 VAL segments that only checkpoints need"),
+        "{text:?}"
+    );
+
+    // The second frame promises the first.
+    flip_byte(&node.directory().join(format!("seg/{values:08x}.seg")), 4_096 + 200);
+    let found = wal(&["verify", "-o", "json"], node.directory()).expect(2, &[]).json();
+    assert_eq!(
+        (&found["rotten"][0]["kind"], &found["rotten"][0]["offset"]),
+        (&"val".into(), &4_096.into())
+    );
+    let text = wal(&["verify"], node.directory()).expect(2, &[]);
+    assert!(text.text().contains("VAL segment 1: frame 1 in seg/"), "{text:?}");
+}
+
 #[test]
 fn last_frame_that_nobody_promised_is_a_torn_tail() {
     let node = stopped();
@@ -154,7 +226,7 @@ fn last_frame_that_nobody_promised_is_a_torn_tail() {
 fn dump_shows_what_entries_do() {
     let node = stopped();
     let plain = wal(&["dump"], node.directory()).expect(0, &[]);
-    assert!(plain.text().contains("segment 1") && !plain.text().contains("put one"));
+    assert!(plain.text().contains("LOG segment 1,") && !plain.text().contains("put one"));
     let commands = wal(&["dump", "--commands"], node.directory()).expect(0, &[]);
     assert!(commands.text().contains("put one, value of 10"), "{commands:?}");
     let json = wal(&["dump", "--commands", "-o", "json"], node.directory()).expect(0, &[]);

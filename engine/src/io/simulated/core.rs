@@ -31,6 +31,8 @@ pub(super) struct Core {
     opened: u32,
     ops: OpNumber,
     injected: Vec<Injected>,
+    /// Pages that no read brings.
+    refused: BTreeSet<(Inode, u64)>,
     stalled_until_us: u64,
 }
 
@@ -75,6 +77,7 @@ impl Core {
             opened: 0,
             ops: 0,
             injected: Vec::new(),
+            refused: BTreeSet::new(),
             stalled_until_us: 0,
         }
     }
@@ -138,7 +141,9 @@ impl Core {
                 self.begin_write(number, inode, offset, &buf, sync, fault)
             }
             Op::Read { file, offset, buf } => {
-                Action::Read { inode: self.inode(file)?, offset, buf }
+                let inode = self.inode(file)?;
+                self.check_readable(inode, offset, buf.len() as u64)?;
+                Action::Read { inode, offset, buf }
             }
             Op::Sync { file } => {
                 Action::Sync { inode: self.inode(file)?, covered: self.covered(number) }
@@ -190,6 +195,23 @@ impl Core {
     pub(super) fn file_mut(&mut self, path: &str) -> Option<&mut File> {
         let inode = self.volume.open(path).ok()?;
         Some(self.volume.file_mut(inode))
+    }
+
+    fn check_readable(&self, inode: Inode, offset: u64, bytes: u64) -> io::Result<()> {
+        let pages = (inode, offset)..(inode, offset + bytes);
+        match self.refused.range(pages).next() {
+            Some(_) => Err(io::Error::other("the simulated disk cannot read this page")),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, path: &str, offset: u64) {
+        let inode = self.volume.open(path).expect("a test refuses pages of a file that exists");
+        self.refused.insert((inode, offset));
+    }
+
+    pub(super) fn mend(&mut self) {
+        self.refused.clear();
     }
 
     pub(super) fn advance(&mut self, now_us: u64) {
@@ -357,11 +379,15 @@ impl Core {
     }
 
     pub(super) fn fail_after(&mut self, kind: OpKind, skip: u64, error: io::ErrorKind) {
-        self.injected.push(Injected { kind, skip, fault: Fault::Error(error) });
+        self.inject_after(kind, skip, Fault::Error(error));
     }
 
     pub(super) fn inject(&mut self, kind: OpKind, fault: Fault) {
-        self.injected.push(Injected { kind, skip: 0, fault });
+        self.inject_after(kind, 0, fault);
+    }
+
+    pub(super) fn inject_after(&mut self, kind: OpKind, skip: u64, fault: Fault) {
+        self.injected.push(Injected { kind, skip, fault });
     }
 
     pub(super) fn stall(&mut self, us: u64) {

@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use engine::{Dumped, FrameView, HardState, HoleView, Position, RecordView, SegmentView};
+use engine::{
+    Dumped, FrameView, HardState, HoleView, Position, RecordView, SegmentKind, SegmentView,
+};
 use serde_json::{Map, Value, json};
 
 use super::super::outcome::{Exit, Failure};
 use super::super::output::{Format, Output, insert_bytes};
-use super::{CommonArgs, Looked, State, unreadable};
+use super::{CommonArgs, Looked, State, kind_name, unreadable};
 use crate::peer_message::kind_of;
 use crate::state_machine::{CommandRef, EntryReader};
 
@@ -173,10 +175,18 @@ fn line(dumped: &Dumped<'_>) -> String {
 }
 
 fn segment_line(segment: &SegmentView) -> String {
-    let SegmentView { slot, number, salt, epoch, first_seq, log_start, last, hard_state } = segment;
+    let SegmentView { slot, kind, number, salt, epoch, first_seq, log_start, last, hard_state } =
+        segment;
     let HardState { term, vote } = hard_state;
+    let kind_name = kind_name(*kind).to_ascii_uppercase();
+    let log = match kind {
+        SegmentKind::Log => {
+            format!("; log after {log_start} up to {last}, term {term}, vote {vote}")
+        }
+        SegmentKind::Values => String::new(),
+    };
     format!(
-        "seg/{slot:08x}.seg: segment {number}, open {epoch}, salt {salt:016x}, frames from {first_seq}; log after {log_start} up to {last}, term {term}, vote {vote}"
+        "seg/{slot:08x}.seg: {kind_name} segment {number}, open {epoch}, salt {salt:016x}, frames from {first_seq}{log}"
     )
 }
 
@@ -222,8 +232,8 @@ fn object(dumped: &Dumped<'_>) -> Value {
             json!({ "what": "slot", "slot": slot, "check": check.map(|check| check.to_string()) })
         }
         Dumped::Segment(segment) => json!({
-            "what": "segment", "slot": segment.slot, "number": segment.number, "epoch": segment.epoch,
-            "salt": format!("{:016x}", segment.salt), "first_seq": segment.first_seq,
+            "what": "segment", "slot": segment.slot, "kind": kind_name(segment.kind), "number": segment.number,
+            "epoch": segment.epoch, "salt": format!("{:016x}", segment.salt), "first_seq": segment.first_seq,
             "log_start": position(&segment.log_start), "last": position(&segment.last),
             "term": segment.hard_state.term, "vote": segment.hard_state.vote,
         }),

@@ -2,12 +2,15 @@
 
 use std::fmt::Write;
 
-use engine::{CheckpointInfo, Damage, Hole, HoleFate, Inspection, OpenError, TornTail};
+use engine::{
+    CheckpointInfo, Damage, HeldSegment, Hole, HoleFate, Inspection, OpenError, SegmentKind,
+    TornTail,
+};
 use serde_json::{Value, json};
 
 use super::super::outcome::{Exit, Failure};
 use super::super::output::{Format, Output};
-use super::{CommonArgs, Looked, State};
+use super::{CommonArgs, Looked, State, kind_name};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -42,7 +45,7 @@ fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
 }
 
 fn describe(found: &Inspection, text: &mut String) {
-    let Inspection { meta, recovered, checkpoints, damaged, rotten } = found;
+    let Inspection { meta, recovered, checkpoints, damaged, held, rotten } = found;
     let (node, slots, mib) = (meta.node, recovered.report.slots, meta.slot_bytes >> 20);
     put(text, format_args!("node {node}, log {:032x}, {slots} slots of {mib} MiB", meta.log_id));
     for CheckpointInfo { at, body_bytes, installed, .. } in checkpoints {
@@ -53,18 +56,31 @@ fn describe(found: &Inspection, text: &mut String) {
     let (term, vote) = (recovered.hard_state.term, recovered.hard_state.vote);
     put(text, format_args!("log after entry {start} up to entry {last}; term {term}, vote {vote}"));
     put(text, format_args!("{}", recovered.report));
+    if !held.is_empty() {
+        let values = held.iter().filter(|held| held.kind == SegmentKind::Values).count();
+        let log = held.len() - values;
+        put(text, format_args!("{log} LOG and {values} VAL segments that only checkpoints need"));
+    }
     for (path, check) in damaged {
         put(text, format_args!("{path} fails its {check} check"));
     }
     for damage in rotten {
-        put(text, format_args!("{damage}"));
+        match found.held_in(damage.slot) {
+            Some(HeldSegment { kind, number, .. }) => {
+                let kind = kind_name(kind).to_ascii_uppercase();
+                put(text, format_args!("{kind} segment {number}: {damage}"));
+            }
+            None => put(text, format_args!("{damage}")),
+        }
     }
 }
 
 fn object(found: &Result<Inspection, OpenError>, state: State) -> Value {
     let mut object = match found {
         Ok(found) => inspection(found),
-        Err(OpenError::Damaged { damage, .. }) => json!({ "rotten": [damage_object(damage)] }),
+        Err(OpenError::Damaged { damage, .. }) => {
+            json!({ "rotten": [rot_object(damage, Some(SegmentKind::Log))] })
+        }
         Err(_) => json!({}),
     };
     object["state"] = state.name().into();
@@ -75,7 +91,7 @@ fn object(found: &Result<Inspection, OpenError>, state: State) -> Value {
 }
 
 fn inspection(found: &Inspection) -> Value {
-    let Inspection { meta, recovered, checkpoints, damaged, rotten } = found;
+    let Inspection { meta, recovered, checkpoints, damaged, held, rotten } = found;
     let report = &recovered.report;
     let checkpoint = |info: &CheckpointInfo| {
         json!({
@@ -95,6 +111,9 @@ fn inspection(found: &Inspection) -> Value {
         object["fate"] = fate.to_string().into();
         object
     };
+    let held_object = |HeldSegment { kind, number, slot }: &HeldSegment| json!({ "slot": slot, "kind": kind_name(*kind), "number": number });
+    let rot =
+        |damage: &Damage| rot_object(damage, found.held_in(damage.slot).map(|held| held.kind));
     let failed = |(path, check): &(String, engine::Check)| json!({ "path": path, "check": check.to_string() });
     json!({
         "node": meta.node,
@@ -113,9 +132,17 @@ fn inspection(found: &Inspection) -> Value {
         "torn": torn,
         "holes": report.holes.iter().map(hole).collect::<Value>(),
         "damaged_checkpoints": damaged.iter().map(failed).collect::<Value>(),
-        "rotten": rotten.iter().map(damage_object).collect::<Value>(),
+        "held": held.iter().map(held_object).collect::<Value>(),
+        "rotten": rotten.iter().map(rot).collect::<Value>(),
         "unknown_files": report.unknown,
     })
+}
+
+/// Damage in a segment of this kind; none where its header does not tell.
+fn rot_object(damage: &Damage, kind: Option<SegmentKind>) -> Value {
+    let mut object = damage_object(damage);
+    object["kind"] = kind.map(kind_name).into();
+    object
 }
 
 fn damage_object(damage: &Damage) -> Value {
