@@ -57,6 +57,8 @@ pub enum Mutant {
     SlotFreedEarly,
     /// Slots go although a checkpoint has values in them (P16).
     HeldSlotFreed,
+    /// An open forgets which slots the older of two checkpoints has values in (P16).
+    OlderCheckpointForgotten,
     /// Slots go although a reader pins them (P16).
     PinIgnored,
     /// A damaged checkpoint is removed instead of moved aside (P22).
@@ -104,7 +106,7 @@ pub enum Mutant {
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 44] = [
+    pub const ALL: [Mutant; 45] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -128,6 +130,7 @@ impl Mutant {
         Mutant::PayloadNotVerified,
         Mutant::SlotFreedEarly,
         Mutant::HeldSlotFreed,
+        Mutant::OlderCheckpointForgotten,
         Mutant::PinIgnored,
         Mutant::DamageRemoved,
         Mutant::ValueNotVerified,
