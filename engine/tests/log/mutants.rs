@@ -46,7 +46,7 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::CheckpointProvesNothing => "faults::rot_that_a_checkpoint_promises_is_refused",
         Mutant::OtherSlotProvesNothing => "faults::a_lost_write_that_opened_a_segment_is_found_too",
         Mutant::EarlierLifeAccepted => {
-            "scripts::random_scripts_keep_every_acknowledged_write_and_invent_nothing"
+            "images::every_crash_image_of_many_scenarios_holds_what_was_acknowledged"
         }
         Mutant::SlotFreedEarly => {
             "checkpoints::both_checkpoints_bad_and_segments_recycled_is_refused_and_nothing_deleted"
