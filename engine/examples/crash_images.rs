@@ -70,9 +70,14 @@ fn print(tally: &Tally, begun: Instant) {
          {scenarios} scenarios in {} s",
         begun.elapsed().as_secs()
     );
+    let Tally { scenarios_cleaned, slots_cleaned, cleaned_reused, values_reused, .. } = tally;
     println!(
         "  {whole} whole, {torn} with a torn tail cut, {replaced} replaced by a snapshot; {cut_in_open} cut again in \
          their open, {values_read} with every value read, {gone_on} appended to"
+    );
+    println!(
+        "  {slots_cleaned} slots emptied by the cleaner in {scenarios_cleaned} scenarios, {cleaned_reused} of them \
+         opened anew; {values_reused} segments of values replaced"
     );
 }
 

@@ -59,6 +59,8 @@ pub enum Mutant {
     HeldSlotFreed,
     /// A checkpoint keeps nothing of the log before itself although it should (P16).
     HistoryDropped,
+    /// An open forgets which slots the older of two checkpoints has values in (P16).
+    OlderCheckpointForgotten,
     /// Slots go although a reader pins them (P16).
     PinIgnored,
     /// A damaged checkpoint is removed instead of moved aside (P22).
@@ -114,7 +116,7 @@ pub enum Mutant {
 impl Mutant {
     /// Every mutant.
     #[cfg(feature = "mutants")]
-    pub const ALL: [Mutant; 49] = [
+    pub const ALL: [Mutant; 50] = [
         Mutant::AckInFlight,
         Mutant::AckOutOfOrder,
         Mutant::PromiseInFlight,
@@ -139,6 +141,7 @@ impl Mutant {
         Mutant::SlotFreedEarly,
         Mutant::HeldSlotFreed,
         Mutant::HistoryDropped,
+        Mutant::OlderCheckpointForgotten,
         Mutant::PinIgnored,
         Mutant::DamageRemoved,
         Mutant::ValueNotVerified,

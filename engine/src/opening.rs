@@ -360,6 +360,7 @@ impl Opening<'_> {
         if header.info.at.index != index || header.node != meta.node {
             return Err(Check::Address.into());
         }
+        let is_older = matches!(extent, Extent::Ends);
         match extent {
             Extent::Whole(sink) => {
                 let mut verifier = Verifier::new(header, checksum);
@@ -376,7 +377,10 @@ impl Opening<'_> {
                 header.check_footer(checksum, &bytes)?;
             }
         }
-        let slots = self.checkpoint_slots(&header, file)?;
+        let mut slots = self.checkpoint_slots(&header, file)?;
+        if is_older && mutant::is(Mutant::OlderCheckpointForgotten) {
+            slots.clear();
+        }
         Ok(Kept::new(header.info, header.salt, file, ValueSlots { slots, shown: 0 }))
     }
 

@@ -1,5 +1,5 @@
-//! The log after anything: slots with patched bytes, or a script of work and power cuts with an oracle beside it.
-//! Recovery never panics, never finds what was not written, and never loses what was acknowledged. The same function
+//! The log after anything: slots with patched bytes, or a script of work and power cuts with an oracle beside it, and
+//! perhaps a cleaner. Recovery never panics, never finds what was not written, and never loses what was acknowledged. The same function
 //! runs over the committed corpus in `engine/tests/log/corpus.rs`.
 
 #![no_main]

@@ -1,5 +1,5 @@
-//! Everything that an engine does, against a model: appends, truncations, checkpoints, installs, power cuts, kills,
-//! flipped bits, and reads of entries, values and checkpoints between them. The same function runs over the committed
+//! Everything that an engine does, against a model: appends, truncations, checkpoints, installs, cleaning, power cuts,
+//! kills, flipped bits, and reads of entries, values and checkpoints between them. The same function runs over the committed
 //! corpus in `engine/tests/log/corpus.rs`.
 
 #![no_main]

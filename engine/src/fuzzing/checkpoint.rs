@@ -67,8 +67,9 @@ fn base() -> Base {
         world.append_entries(1, 2, 300);
         world.settle();
         let at = world.oracle.certain().last();
-        let values = world.gather_values(at.index);
-        world.values.insert(at.index, values);
+        world.cabinet = world.cabinet_after(at.index).expect("all of it is durable");
+        world.slots = world.cabinet.slots().into_iter().collect();
+        world.cabinets.insert(at.index, world.cabinet.clone());
         world.checkpoint_here();
     }
     world.append_entries(2, 2, 300);

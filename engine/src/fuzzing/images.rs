@@ -12,8 +12,9 @@
 //! | I5 | a prefix of what was appended, hard state with it | the same |
 //! | I6 | nothing of an earlier life of a slot: payloads tell their write, index and term | the same |
 //! | I8 | of every entry after the checkpoint its place, as a full replay gives it | `World::check_values` |
-//! | I9 | every value of the checkpoint where the checkpoint has it | the same |
+//! | I9 | every value of each kept checkpoint where that has it, moved by the cleaner or not | the same |
 //! | I10 | the same again after a power cut within the open | [`Explorer::cut_in_open`] |
+//! | I9, I8 | the same again after slots that were free were used anew | [`Explorer::go_on`] |
 //!
 //! I1 to I3 are asserted by `log.rs` and checked frame by frame of each recovery; I7 and I11 are tests of their own,
 //! `damage` and `faults`.
@@ -29,9 +30,10 @@ use crate::options::Options;
 use crate::random::Random;
 use crate::report::Recovered;
 
+use super::census::Census;
 use super::points::{Point, Recorder};
-use super::script::run_steps;
-use super::world::{World, small_options};
+use super::script::{cleaning_options, go_on, run_steps};
+use super::world::World;
 
 /// All subsets of this many are tried.
 const EXHAUSTIVE_MAX: usize = 12;
@@ -43,8 +45,8 @@ const DRAWS_BESIDE_ALL: u64 = 24;
 const CUT_IN_OPEN_EVERY: u64 = 16;
 const VALUES_EVERY: u64 = 8;
 const GO_ON_EVERY: u64 = 64;
-/// Steps of a scenario.
-const STEPS: usize = 30;
+/// Fills slots, with a checkpoint between.
+const USES_SLOTS_ANEW: [u8; 8] = [13, 7, 11, 0, 10, 0, 13, 7];
 
 /// What becomes of everything that was not durable at a moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,14 @@ pub struct Tally {
     pub values_read: u64,
     /// Images that were appended to, and opened again.
     pub gone_on: u64,
+    /// Scenarios in which the cleaner has emptied a slot.
+    pub scenarios_cleaned: u64,
+    /// Slots that it has emptied in the course of scenarios.
+    pub slots_cleaned: u64,
+    /// Those of them that were opened anew.
+    pub cleaned_reused: u64,
+    /// Slots that were opened anew after they had held a segment of values.
+    pub values_reused: u64,
 }
 
 /// An image that was not opened as it must be.
@@ -107,8 +117,9 @@ pub struct Difference {
 /// Runs a scenario and tries its images until there are `images_max` of them, from one of its moments on, and then from
 /// the first; counts as it goes.
 pub fn crash_images(scenario: u64, images_max: u64, tally: &mut Tally) -> Result<(), Difference> {
-    let points = points_of(scenario)?;
+    let (points, census) = points_of(scenario)?;
     tally.scenarios += 1;
+    census.add_to(tally);
     let mut explorer = Explorer::new(scenario);
     let end = tally.images.saturating_add(images_max);
     let begin = usize::try_from(scenario % 1_009).expect("few") * 13 % points.len();
@@ -131,7 +142,7 @@ pub fn replay(
     choice: Choice,
     show: &mut dyn FnMut(String),
 ) -> Result<(), Difference> {
-    let points = points_of(scenario)?;
+    let (points, _) = points_of(scenario)?;
     let point = points.get(point).expect("the scenario has this moment");
     let mut explorer = Explorer::new(scenario);
     let differing = differing(point);
@@ -163,42 +174,46 @@ pub fn replay(
     Ok(())
 }
 
-/// Slots so small that a script rolls over them and uses them again.
+/// Slots so small that a script rolls over them and uses them again. In three scenarios of eight there is a cleaner.
 fn options(scenario: u64) -> Options {
     Options {
         slot_bytes: 64 << 10,
         frame_bytes_max: 12 << 10,
         further_frame_bytes: 1 << 10,
         slots_ready: 1 + usize::from(scenario.is_multiple_of(5)),
-        ..small_options()
+        clean_below_percent: if matches!(scenario % 8, 3 | 4 | 7) { 70 } else { 0 },
+        ..cleaning_options()
     }
 }
 
-/// Any steps; of every other scenario half of them are such that slots are filled and freed by checkpoints, or snapshots
-/// arrive.
+/// Any steps; of three scenarios in four half of them or more are such that slots are filled and freed by checkpoints,
+/// snapshots arrive, or slots are cleaned and used anew.
 fn script_of(scenario: u64) -> Vec<u8> {
-    const OF_CHECKPOINTS: [u8; 4] = [11, 10, 13, 2];
-    const OF_SNAPSHOTS: [u8; 4] = [2, 12, 10, 8];
-    let chosen = if scenario.is_multiple_of(4) { OF_SNAPSHOTS } else { OF_CHECKPOINTS };
+    let (steps, chosen_below, chosen): (_, _, &[u8]) = match scenario % 4 {
+        0 => (30, 128, &[2, 12, 10, 8]),
+        1 => (30, 0, &[0]),
+        2 => (30, 128, &[11, 10, 13, 2]),
+        _ => (45, 208, &[13, 11, 10]),
+    };
     let mut random = Random::new([scenario, 0x1A6E]);
     let mut script = Vec::new();
-    for step in 0..STEPS {
+    for step in 0..steps {
         let [op, amount, chance, ..] = random.nonzero().to_le_bytes();
-        let is_chosen = scenario.is_multiple_of(2) && chance < 128;
+        let is_chosen = chance < chosen_below;
         script.push(if is_chosen { chosen[step % chosen.len()] } else { op });
         script.push(amount);
     }
     script
 }
 
-fn points_of(scenario: u64) -> Result<Vec<Point>, Difference> {
+fn points_of(scenario: u64) -> Result<(Vec<Point>, Census), Difference> {
     let script = script_of(scenario);
     let ran = catch_unwind(|| {
         let mut world = World::new(scenario, options(scenario), SimFaults::none());
         let recorder = Recorder::default();
         world.recorder = Some(recorder.clone());
         run_steps(&mut world, &script);
-        recorder.take()
+        (recorder.take(), world.census)
     });
     ran.map_err(|panic| difference(scenario, 0, None, panic.as_ref()))
 }
@@ -324,11 +339,15 @@ impl Explorer {
         assert_eq!(again.terms, found.terms);
         assert_eq!(again.hard_state, found.hard_state);
         assert_eq!(again.checkpoint, found.checkpoint);
+        self.world.check_values("the image's values after a power cut in its open");
     }
 
-    /// The log goes on from the image.
+    /// The log goes on from the image; beside a cleaner, until what is free now is used anew.
     fn go_on(&mut self) {
         let world = &mut self.world;
+        if world.options.clean_below_percent > 0 {
+            return go_on(world, &USES_SLOTS_ANEW);
+        }
         let term = world.oracle.certain().hard_state.term.max(world.engine().status().last.term);
         world.append_entries(term + 1, 2, 700);
         world.settle();

@@ -9,8 +9,8 @@ use crate::io::Op;
 use crate::io::simulated::{SimDisk, SimImage, Unsynced};
 use crate::types::CheckpointInfo;
 
+use super::cabinet::Cabinet;
 use super::oracle::Oracle;
-use super::world::Value;
 
 /// What must be found.
 #[derive(Clone, Default, Debug)]
@@ -18,8 +18,8 @@ pub(super) struct Truth {
     pub(super) oracle: Oracle,
     /// The newest checkpoint that was reported durable.
     pub(super) checkpoint: Option<CheckpointInfo>,
-    /// The values of each checkpoint that was begun, by its index.
-    pub(super) values: BTreeMap<u64, Vec<Value>>,
+    /// The state in each checkpoint that was begun, by its index.
+    pub(super) cabinets: BTreeMap<u64, Cabinet>,
 }
 
 /// One moment.

@@ -8,8 +8,8 @@ use crate::io::simulated::{SimDisk, SimFaults};
 use crate::opening::inspect::verify;
 use crate::options::Options;
 
-use super::script::{Runner, STEPS_MAX};
-use super::world::{World, body_of, small_options};
+use super::script::{Runner, STEPS_MAX, cleaning_options};
+use super::world::{World, body_of};
 
 /// Runs it. The first byte chooses options, then each step is two bytes.
 ///
@@ -18,7 +18,7 @@ pub fn store_ops(data: &[u8]) {
     let Some((flags, script)) = data.split_first() else { return };
     let mut world = World::new(u64::from(*flags), options(*flags), SimFaults::none());
     world.open_and_check("first open");
-    let mut runner = Runner::default();
+    let mut runner = Runner::at_the_end_of(&mut world);
     for (number, step) in script.chunks_exact(2).take(STEPS_MAX).enumerate() {
         let [op, amount] = [step[0], step[1]];
         match op >> 4 {
@@ -45,7 +45,8 @@ fn options(flags: u8) -> Options {
         slots_ready: 1 + usize::from(is(5)),
         frame_bytes_max: 12 << 10,
         further_frame_bytes: 1 << 10,
-        ..small_options()
+        clean_below_percent: if is(6) { 70 } else { 0 },
+        ..cleaning_options()
     }
 }
 

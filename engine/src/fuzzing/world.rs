@@ -1,10 +1,12 @@
 //! One engine on one simulated disk, driven step by step, with the oracle beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
 
+use super::cabinet::{Cabinet, Value};
+use super::census::Census;
 use super::fuse::{Fuse, FusedDisk, PowerCut};
 use super::oracle::{Content, Oracle, payload};
 use super::points::{Recorder, Truth};
@@ -44,18 +46,6 @@ pub fn small_options() -> Options {
 /// The node that all worlds are.
 pub const IDENTITY: Identity = Identity { node: 1, incarnation: 11, log_id: 0x5151 };
 
-/// A value of a checkpoint: where and what.
-#[derive(Clone, Debug)]
-pub struct Value {
-    /// How it is asked for.
-    pub wanted: Wanted,
-    /// What must come.
-    pub bytes: Bytes,
-}
-
-/// Keys are the first bytes of a payload, values are the rest of it.
-const KEY_BYTES: usize = 16;
-
 /// An engine, its disk and what it must hold.
 pub struct World {
     /// The device; it outlives the process.
@@ -74,10 +64,14 @@ pub struct World {
     pub slots: Vec<u32>,
     /// Events that no driver has consumed.
     pub events: Vec<Event>,
-    /// The values of each checkpoint that was begun, by its index.
-    pub(super) values: BTreeMap<u64, Vec<Value>>,
+    /// The state of a caller of the engine, as far as scripts apply it.
+    pub(super) cabinet: Cabinet,
+    /// The state in each checkpoint that was begun, by its index.
+    pub(super) cabinets: BTreeMap<u64, Cabinet>,
     /// Notes the moments at which the power may be cut.
     pub(super) recorder: Option<Recorder>,
+    /// What has become of slots.
+    pub(super) census: Census,
     opens: u64,
     seed: u64,
 }
@@ -94,8 +88,10 @@ impl World {
             checkpoint: None,
             slots: Vec::new(),
             events: Vec::new(),
-            values: BTreeMap::new(),
+            cabinet: Cabinet::default(),
+            cabinets: BTreeMap::new(),
             recorder: None,
+            census: Census::default(),
             opens: 0,
             seed,
         }
@@ -134,6 +130,7 @@ impl World {
     /// Opens without looking at what was found. A process that still ran is killed.
     pub fn try_open(&mut self) -> Result<Recovered, OpenError> {
         self.engine = None;
+        self.events.clear();
         self.opens += 1;
         let options = Options { seed: [self.seed, self.opens], ..self.options.clone() };
         self.tell_recorder(true);
@@ -152,16 +149,16 @@ impl World {
     }
 
     pub(super) fn truth(&self) -> Truth {
-        let (oracle, values) = (self.oracle.clone(), self.values.clone());
-        Truth { oracle, checkpoint: self.checkpoint, values }
+        let (oracle, cabinets) = (self.oracle.clone(), self.cabinets.clone());
+        Truth { oracle, checkpoint: self.checkpoint, cabinets }
     }
 
     /// This must be found by the next open, and no other.
     pub(super) fn believe(&mut self, truth: &Truth) {
-        let Truth { oracle, checkpoint, values } = truth.clone();
+        let Truth { oracle, checkpoint, cabinets } = truth.clone();
         self.oracle = oracle;
         self.checkpoint = checkpoint;
-        self.values = values;
+        self.cabinets = cabinets;
         self.events.clear();
     }
 
@@ -197,6 +194,14 @@ impl World {
         check_runs(&content, &recovered.terms);
         self.oracle.recovered(&content, recovered.checkpoint, what);
         self.checkpoint = recovered.checkpoint;
+        let applied = self.checkpoint.map_or(0, |info| info.at.index);
+        self.cabinet = self.cabinet_at(applied);
+    }
+
+    /// The state in a checkpoint of this index. What a test began without one has no values.
+    fn cabinet_at(&self, index: u64) -> Cabinet {
+        let known = self.cabinets.get(&index).cloned();
+        known.unwrap_or_else(|| Cabinet::of_snapshot(index, Vec::new()))
     }
 
     fn check_body(&mut self, info: &CheckpointInfo) {
@@ -267,42 +272,50 @@ impl World {
         }
     }
 
-    /// The values that lie in `slots` when a checkpoint at this index is written: those of the checkpoint before it, at
-    /// most three, and the entry there, if it has a place. Sets `slots`.
-    pub(super) fn gather_values(&mut self, index: u64) -> Vec<Value> {
-        let known = self.checkpoint.and_then(|info| self.values.get(&info.at.index));
-        let mut values = known.cloned().unwrap_or_default();
-        let entry = self.oracle.newest().entries.get(&index).cloned();
-        if let Some(Entry { payload, .. }) = entry.filter(|entry| entry.payload.len() > KEY_BYTES)
-            && let Some(location) = self.engine().place(index)
-        {
-            values.push(value_of(location, &payload));
+    /// The state after the entry at `index`, if every entry up to it has a place.
+    ///
+    /// Requires: it is not before what is applied.
+    pub(super) fn cabinet_after(&mut self, index: u64) -> Option<Cabinet> {
+        let mut cabinet = self.cabinet.clone();
+        let entries = self.oracle.newest().entries;
+        for next in cabinet.applied + 1..=index {
+            cabinet.apply(self.engine().place(next)?, &entries.get(&next)?.payload);
         }
-        let few = values.split_off(values.len().saturating_sub(3));
-        let slots: BTreeSet<u32> = few.iter().map(|value| value.wanted.location.slot()).collect();
-        self.slots = slots.into_iter().collect();
-        few
+        Some(cabinet)
     }
 
-    /// The same for a checkpoint without any.
-    pub(super) fn gather_none(&mut self) -> Vec<Value> {
-        self.slots.clear();
-        Vec::new()
+    /// Counts what has become of slots, if anybody asks for it.
+    pub(super) fn count_slots(&mut self) {
+        if self.recorder.is_some() {
+            self.census.take(&self.disk, self.options.slot_bytes, &self.cabinet.slots());
+        }
     }
 
-    /// Checks that every value of the recovered checkpoint is where it was (I9), and that every entry after it has its
-    /// place, which is all that the replay of a log gives a state machine (I8).
+    /// Lets the cleaner do a little, if it has anything to do. What it moves is moved in the state.
+    pub(super) fn clean(&mut self) {
+        let now_us = self.disk.now_us();
+        let engine = self.engine.as_mut().expect("the engine runs");
+        if engine.cleans(now_us) {
+            let before = self.cabinet.slots();
+            engine.clean(&mut self.cabinet);
+            let after = self.cabinet.slots();
+            self.census.emptied(before.difference(&after).copied());
+        }
+    }
+
+    /// Checks that every value of the state and of every checkpoint that is kept is where that says (I9), and that every
+    /// entry after it has its place, which is all that the replay of a log gives a state machine (I8).
     pub(super) fn check_values(&mut self, what: &str) {
-        let applied = self.checkpoint.map_or(0, |info| info.at.index);
-        let mut values = self.values.get(&applied).cloned().unwrap_or_default();
+        let kept = self.engine().checkpoints().to_vec();
+        let kept = kept.iter().map(|info| self.cabinet_at(info.at.index));
+        let cabinets: Vec<Cabinet> = kept.chain([self.cabinet.clone()]).collect();
+        let mut values: Vec<Value> = cabinets.iter().flat_map(Cabinet::values).cloned().collect();
         let entries = self.oracle.certain().entries;
-        for (index, Entry { payload, .. }) in entries.range(applied + 1..) {
+        for (index, Entry { payload, .. }) in entries.range(self.cabinet.applied + 1..) {
             let Some(place) = self.engine().place(*index) else {
-                panic!("{what}: entry {index} after checkpoint {applied} has no place");
+                panic!("{what}: entry {index} after {} has no place", self.cabinet.applied);
             };
-            if payload.len() > KEY_BYTES {
-                values.push(value_of(place, payload));
-            }
+            values.extend(Value::of(place, payload));
         }
         let wanted = values.iter().map(|value| value.wanted.clone()).collect();
         for (result, value) in self.read_values(wanted).into_iter().zip(&values) {
@@ -516,17 +529,6 @@ impl World {
         self.append(None, Some(at), Vec::new());
         info
     }
-}
-
-fn value_of(location: Location, payload: &Bytes) -> Value {
-    let bytes = payload.slice(KEY_BYTES..);
-    let wanted = Wanted {
-        location,
-        key: payload.slice(..KEY_BYTES),
-        value_bytes: u32::try_from(bytes.len()).expect("a payload fits a frame"),
-        checksum: crate::codec::crc(&bytes),
-    };
-    Value { wanted, bytes }
 }
 
 fn check_runs(content: &Content, runs: &[(u64, u64)]) {

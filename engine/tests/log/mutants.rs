@@ -57,6 +57,9 @@ fn killer(mutant: Mutant) -> &'static str {
         Mutant::HeldSlotFreed => {
             "values::a_slot_is_kept_while_a_kept_checkpoint_names_it_and_used_anew_after"
         }
+        Mutant::OlderCheckpointForgotten => {
+            "images::every_crash_image_beside_a_cleaner_has_every_value_of_what_it_may_go_on_from"
+        }
         Mutant::PinIgnored => "values::a_pin_keeps_a_slot_that_nothing_needs_from_being_used_anew",
         Mutant::DamageRemoved => {
             "checkpoints::any_flipped_bit_of_the_newest_checkpoint_falls_back_to_the_older_one"

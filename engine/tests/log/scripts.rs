@@ -1,6 +1,6 @@
 //! Random work and crashes against the oracle: what is acknowledged is found, and nothing that was not written.
 
-use engine::fuzzing::{run_script, run_script_scrubbed};
+use engine::fuzzing::{run_script, run_script_cleaned, run_script_scrubbed};
 
 /// How many scripts: the environment may ask for more.
 fn rounds() -> u64 {
@@ -27,6 +27,11 @@ fn random_scripts_keep_every_acknowledged_write_and_invent_nothing() {
 #[test]
 fn the_scrubber_beside_random_scripts_finds_nothing_on_a_sound_disk() {
     for_each_script(run_script_scrubbed);
+}
+
+#[test]
+fn the_cleaner_beside_random_scripts_loses_no_value() {
+    for_each_script(run_script_cleaned);
 }
 
 fn for_each_script(run: fn(&[u8])) {
