@@ -8,8 +8,8 @@
 //! ```text
 //! free slots   slots_to_keep            slots_to_free       slots_ready
 //!              Upkeep; when it is       Entries, Cleaning   Entries
-//!              full, Cleaning too but   but only when it    Cleaning
-//!              for the last one         is full
+//!              full, Cleaning too but   but only when it    Cleaning, but for one
+//!              for the last one         is full             if there are two or more
 //! ```
 //!
 //! The reserve is filled before entries take what is above it, so it is there before the file system is full. While a
@@ -96,6 +96,8 @@ pub(crate) struct SlotTable {
     ready_target: usize,
     to_free: usize,
     to_keep: usize,
+    /// Not for the cleaner: entries would wait until another one is made.
+    to_entries: usize,
     zeros: Arc<AlignedBuf>,
     /// No attempt before this time, after the file system was full.
     retry_at_us: Option<u64>,
@@ -117,6 +119,7 @@ impl SlotTable {
             ready_target: slots_ready + slots_to_free + slots_to_keep,
             to_free: slots_to_free,
             to_keep: slots_to_keep,
+            to_entries: (slots_ready - 1).min(1),
             zeros: Arc::new(AlignedBuf::zeroed(zeros)),
             retry_at_us: None,
             is_held_up: false,
@@ -153,7 +156,8 @@ impl SlotTable {
             Purpose::Upkeep => 0,
             Purpose::Cleaning if self.is_starved() => self.to_keep.min(1),
             Purpose::Entries if self.is_starved() => self.to_keep,
-            Purpose::Cleaning | Purpose::Entries => self.to_keep + self.to_free,
+            Purpose::Entries => self.to_keep + self.to_free,
+            Purpose::Cleaning => self.to_keep + self.to_free + self.to_entries,
         };
         reserved.min(self.slots.len().saturating_sub(1) / 2)
     }
@@ -389,4 +393,25 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cleaner took the last slot that was ready, and what was appended next waited until another one was made.
+    #[test]
+    fn each_purpose_leaves_what_is_reserved_from_it() {
+        let options =
+            Options { slots_ready: 2, slots_to_free: 2, slots_to_keep: 2, ..Options::default() };
+        let mut slots = SlotTable::new((0..14).map(FileId).collect(), &options);
+        let mut left_by = |purpose| {
+            while let Some(slot) = slots.ready_for(purpose) {
+                slots.take(slot);
+            }
+            slots.ready_count()
+        };
+        let order = [Purpose::Cleaning, Purpose::Entries, Purpose::Upkeep];
+        assert_eq!(order.map(&mut left_by), [5, 4, 0]);
+    }
 }
