@@ -242,10 +242,15 @@ impl Cleaner {
         if run.live.is_empty() {
             return Some(self.end(index));
         }
-        may_append.then(|| Request::Append(self.next_batch()))
+        if !may_append {
+            return None;
+        }
+        let batch = self.next_batch(index);
+        (!batch.is_empty()).then_some(Request::Append(batch))
     }
 
-    fn next_batch(&mut self) -> ValueBatch {
+    /// What is still live of the next values; empty when nothing is left.
+    fn next_batch(&mut self, index: &dyn ValueIndex) -> ValueBatch {
         let run = self.run.as_mut().expect("the caller has one");
         let (mut batch, mut values) = (ValueBatch::default(), VecDeque::new());
         while let Some(first) = run.live.first_entry() {
@@ -255,12 +260,15 @@ impl Cleaner {
             }
             run.live_bytes -= footprint;
             let (key, Live { from, value, checksum }) = first.remove_entry();
+            if !index.is_live(&key, from, checksum) {
+                continue;
+            }
             let start = batch.push(&key, &value, checksum);
             values.push_back(Moved { key, from, start, checksum });
         }
         self.moved_values += values.len() as u64;
         self.moved_bytes += batch.len() as u64;
-        run.batch = Some(Batch { id: 0, place: None, values });
+        run.batch = (!batch.is_empty()).then_some(Batch { id: 0, place: None, values });
         batch
     }
 

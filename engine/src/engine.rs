@@ -26,7 +26,7 @@ use crate::mutant::{self, Mutant};
 use crate::opening::verify;
 use crate::pins::Limbo;
 use crate::reads::{Context, Reads};
-use crate::retained::{KEPT_COUNT, Retained};
+use crate::retained::{self, KEPT_COUNT, Retained};
 use crate::room::{Gauge, Reading as RoomReading};
 use crate::scrub::{self, Scrub};
 use crate::slots::{Purpose, SlotTable};
@@ -442,8 +442,9 @@ impl<D: Disk> Engine<D> {
         let pinned = self.retained.pinned();
         let at = at.min(self.kept_from.saturating_sub(1));
         let upto = pinned.map_or(at, |kept| at.min(kept.info().keeps_after.index));
-        let is_pinned = |slot| pinned.is_some_and(|kept| kept.slots().contains(&slot));
-        let waiting = self.log.sealed_upto(upto).chain(self.values.settled_slots());
+        let shown = pinned.map_or(u64::MAX, retained::Kept::shown);
+        let is_pinned = |slot| self.retained.is_pinned(slot);
+        let waiting = self.log.sealed_upto(upto).chain(self.values.settled_before(shown));
         let dead = |slot: u32, is_victim: bool| match live_bytes(slot) {
             _ if is_pinned(slot) => 0,
             0 => self.meta.slot_bytes,
@@ -587,15 +588,15 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// What a checkpoint of the state at `at` keeps of the log: never more than there is.
+    /// What a checkpoint of the state at `at` keeps of the log: never more than there is, nor than the one before it.
     fn keeps_after(&self, at: Position) -> Position {
         let index = self.kept_from.saturating_sub(1);
-        let start = self.log.index().start();
+        let before = self.retained.newest().map_or(Position::default(), |info| info.keeps_after);
+        let start = self.log.index().start().max(before);
         match self.log.index().term_at(index) {
             _ if index >= at.index || mutant::is(Mutant::HistoryDropped) => at,
-            _ if index <= start.index => start,
-            Some(term) => Position { index, term },
-            None => at,
+            Some(term) if index > start.index && term != TERM_UNKNOWN => Position { index, term },
+            _ => start,
         }
     }
 

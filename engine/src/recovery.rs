@@ -4,7 +4,7 @@
 //! Invariants: what is recovered is a prefix, in frames, of what was written; every acknowledged frame counts in it, or
 //! the recovery refuses; it is the same however often it is repeated. An acknowledged frame that is damaged counts where
 //! it is certain which entries it added: these are there, and faulty until a REPAIR record holds them. Nothing is
-//! concluded from what was read once and is not there: see [`confirm`].
+//! cut because of what was read once and is not there: see [`confirm`].
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,7 +1,7 @@
 //! The checkpoints that are kept: the two newest, and those that somebody still reads.
 //!
 //! Invariant: the log reaches back to the oldest of them, and as far before it as it states: a bad newest one costs
-//! nothing, and a peer that is sent one finds in the log what follows it (P40). Neither does a slot go that holds a value of one of them.
+//! nothing, and a peer that is sent one finds in the log what follows it (P40). None keeps more than an older one. Neither does a slot go that holds a value of one of them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -24,7 +24,7 @@ pub(crate) struct Kept {
     info: CheckpointInfo,
     salt: u64,
     file: FileId,
-    /// Those that hold values of it.
+    /// Those that hold values of it, ascending.
     slots: Vec<u32>,
     /// The number of its state among those that were shown since the open; 0 if it is older.
     shown: u64,
@@ -41,6 +41,11 @@ impl Kept {
     /// The slots that hold values of it.
     pub(crate) fn slots(&self) -> &[u32] {
         &self.slots
+    }
+
+    /// The number of its state.
+    pub(crate) fn shown(&self) -> u64 {
+        self.shown
     }
 
     pub(crate) fn info(&self) -> CheckpointInfo {
@@ -134,6 +139,8 @@ impl Retained {
     /// Requires: it is newer than all others.
     pub(crate) fn publish(&mut self, kept: Kept) {
         assert!(self.newest().is_none_or(|newest| newest.at.index < kept.info.at.index));
+        // The log starts where the oldest one says: a newer one that kept more could not.
+        assert!(self.newest().is_none_or(|newest| newest.keeps_after <= kept.info.keeps_after));
         self.kept.insert(0, kept);
         self.collect();
     }
@@ -155,6 +162,12 @@ impl Retained {
     /// The oldest that somebody keeps. What it holds is not freed before.
     pub(crate) fn pinned(&self) -> Option<&Kept> {
         self.kept.iter().rev().find(|kept| kept.pins > 0)
+    }
+
+    /// Whether a checkpoint that somebody keeps has values in this slot.
+    pub(crate) fn is_pinned(&self, slot: u32) -> bool {
+        let mut pinned = self.kept.iter().filter(|kept| kept.pins > 0);
+        pinned.any(|kept| kept.slots.binary_search(&slot).is_ok())
     }
 
     pub(crate) fn begin_read(&mut self, index: u64) {

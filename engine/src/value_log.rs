@@ -183,15 +183,18 @@ impl ValueLog {
         self.segments.len()
     }
 
-    /// The slots that further checkpoints alone keep from being left to checkpoints.
-    pub(crate) fn settled_slots(&self) -> impl Iterator<Item = u32> {
-        let is_settled = |segment: &&Segment| matches!(segment.since, Since::Settled(_));
+    /// The slots that further checkpoints alone keep from being left to checkpoints, while state `shown` stays the
+    /// oldest that is kept.
+    pub(crate) fn settled_before(&self, shown: u64) -> impl Iterator<Item = u32> {
+        let is_settled =
+            move |segment: &&Segment| matches!(segment.since, Since::Settled(at) if at < shown);
         self.segments.iter().filter(is_settled).map(|segment| segment.slot)
     }
 
-    /// Whether this slot holds a segment that is sealed and not left to checkpoints.
+    /// Whether this slot holds a segment that is sealed, not dropped and not left to checkpoints.
     pub(crate) fn has_sealed(&self, slot: u32) -> bool {
-        !self.is_open(slot) && self.segments.iter().any(|segment| segment.slot == slot)
+        let holds = |segment: &Segment| segment.slot == slot && segment.since != Since::Dropped;
+        !self.is_open(slot) && self.segments.iter().any(holds)
     }
 
     fn is_open(&self, slot: u32) -> bool {
@@ -437,5 +440,24 @@ fn lane_of(owner: ValuesOwner) -> usize {
     match owner {
         ValuesOwner::Cleaner => 0,
         ValuesOwner::Snapshot => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scrubber that came to it before its first frame had arrived called it damaged.
+    #[test]
+    fn a_segment_that_is_dropped_while_its_first_frame_is_in_flight_is_not_scrubbed() {
+        let mut values = ValueLog::new(1, &Options::default(), 0, 1);
+        let id = values.append(ValuesOwner::Snapshot, Bytes::from_static(&[7; 64]));
+        assert!(values.next_frame(ValuesOwner::Snapshot, Some(3), 0).is_some());
+        values.drop_values(ValuesOwner::Snapshot, id, 0);
+        assert!(!values.has_sealed(3) && values.take_sealed().is_empty());
+        assert_eq!(values.complete().len(), 1);
+        let mut freed = Vec::new();
+        values.give_up_slots(None, &mut freed);
+        assert_eq!(freed, [3]);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Commits go first, always. The other classes share what is left by weight (a stride scheduler that counts bytes), and
 //! each has a limit on what it may have running, in operations and in bytes, as have the bulk classes together: all but
-//! commits, reads, and the making of slots that entries will soon wait for. A commit finds no more before it in the device's queue than those limits add up to, whatever
-//! floods which class. While commits come the others have a quarter of their limits: they stay near the device's speed, and
+//! commits and reads. A commit finds no more before it in the device's queue than those limits add up to, whatever floods
+//! which class. While commits come the others have a quarter of their limits: they stay near the device's speed, and
 //! a commit waits for a quarter as long.
 //!
 //! Invariants:
@@ -25,8 +25,6 @@ const OTHERS: [Class; 7] = [
     Class::Background,
     Class::Scrub,
 ];
-/// Those of the others that somebody waits for.
-const NOT_BULK: [Class; 2] = [Class::Read, Class::Growth];
 const COMMIT: usize = Class::Commit as usize;
 
 /// What a turn costs a class: the inverse of its share. In the order of [`Class`].
@@ -181,7 +179,7 @@ impl<T> Schedule<T> {
         let class = match first(&OTHERS)? {
             class if !is_bulk(class) || self.has_bulk_room(class) => class,
             // What else is bulk waits with it, or it might wait for ever.
-            _ => first(&NOT_BULK)?,
+            _ => first(&[Class::Read])?,
         };
         self.start(class)
     }
@@ -242,7 +240,7 @@ impl<T> Schedule<T> {
 }
 
 fn is_bulk(class: Class) -> bool {
-    class != Class::Commit && !NOT_BULK.contains(&class)
+    !matches!(class, Class::Commit | Class::Read)
 }
 
 #[cfg(test)]
@@ -301,7 +299,7 @@ mod tests {
     fn bulk_classes_together_stay_below_their_limit_and_leave_reads_alone() {
         let mut schedule = schedule();
         for item in 0..10 {
-            OTHERS[NOT_BULK.len()..].iter().for_each(|class| schedule.push(*class, 0, item));
+            OTHERS[1..].iter().for_each(|class| schedule.push(*class, 0, item));
         }
         assert_eq!(drain(&mut schedule).len(), 3);
         schedule.push(Class::Read, 0, 0);
@@ -376,7 +374,7 @@ mod tests {
         let bulk = Limit::new(64, 1_000);
         let mut schedule = Schedule::new(Limits { bulk, ..limits([64; CLASSES], 64) });
         for item in 0..10 {
-            OTHERS[NOT_BULK.len()..].iter().for_each(|class| schedule.push(*class, 300, item));
+            OTHERS[1..].iter().for_each(|class| schedule.push(*class, 300, item));
         }
         assert_eq!(drain(&mut schedule).len(), 3);
     }

@@ -191,9 +191,8 @@ fn limits(options: &SyscallOptions) -> Limits {
         of_class: [
             Limit::new(options.commit_threads, usize::MAX),
             Limit::new(others, 1 << 20),
-            // Growth, which is one operation at a time.
+            // Growth, catch-up, cleaning, checkpoint, background, scrub.
             Limit::new(1, 512 << 10),
-            // Catch-up, cleaning, checkpoint, background, scrub.
             Limit::new(bulk, 512 << 10),
             Limit::new(bulk, 512 << 10),
             Limit::new(bulk, 512 << 10),

@@ -57,9 +57,8 @@ const LIMITS: Limits = Limits {
         // Commits are limited by how many frames may be in flight.
         Limit::new(32, usize::MAX),
         Limit::new(64, 1 << 20),
-        // Growth, which is one operation at a time.
+        // Growth, catch-up, cleaning, checkpoint, background, scrub.
         Limit::new(1, 512 << 10),
-        // Catch-up, cleaning, checkpoint, background, scrub.
         Limit::new(8, 512 << 10),
         Limit::new(4, 512 << 10),
         Limit::new(2, 512 << 10),

@@ -276,6 +276,65 @@ fn what_checkpoints_keep_of_the_log_stays_and_is_cleaned_when_they_keep_it_no_lo
     shelf.check(&mut world, "after the cleaner");
 }
 
+/// It kept a part of the log that was gone already, and an open that found it the older of two refused the directory.
+#[test]
+fn a_checkpoint_keeps_no_more_of_the_log_than_the_one_before_it() {
+    let (mut world, mut shelf) = (eager(), Shelf::default());
+    (0..5).for_each(|key| shelf.put(&mut world, &[key], 1_000));
+    shelf.checkpoint(&mut world, 0);
+    let before = world.checkpoint.unwrap();
+    assert_eq!(before.keeps_after, before.at);
+    world.engine().keep_log_from(2);
+    for key in 0..5 {
+        shelf.put(&mut world, &[key], 1_000);
+        shelf.checkpoint(&mut world, 0);
+        assert_eq!(world.checkpoint.unwrap().keeps_after, before.at);
+        world.disk.crash();
+        shelf.reopen(&mut world, "with the log after the first one");
+        world.engine().keep_log_from(2);
+    }
+    assert_eq!(world.engine().status().log_start, before.at);
+}
+
+/// A full node whose oldest checkpoint was being sent took one checkpoint after the other: what had been moved since then
+/// counted as what the next two would give back.
+#[test]
+fn what_was_moved_after_a_checkpoint_that_is_read_comes_back_when_it_is_not() {
+    let (mut world, mut shelf) = (eager(), Shelf::default());
+    world.options.clean_below_percent = 0;
+    world.open_and_check("without a cleaner");
+    for round in 0..30 {
+        (0..12).for_each(|hot| shelf.put(&mut world, &[1_000 + hot], 60_000));
+        shelf.put(&mut world, &[500 + round], 100_000);
+        shelf.checkpoint(&mut world, 0);
+    }
+    world.options.clean_below_percent = 70;
+    shelf.reopen(&mut world, "with a cleaner");
+    let read = world.checkpoint.unwrap().at.index;
+    world.engine().pin_checkpoint(read).unwrap();
+    while world.engine().status().slots_values <= 2 {
+        shelf.turn(&mut world);
+    }
+    shelf.clean(&mut world);
+    assert!(world.engine().status().slots_values > 2, "{:?}", world.engine().status());
+    // All that was moved dies.
+    let all: Vec<u64> = (0..2_000).collect();
+    shelf.put(&mut world, &all, 0);
+    let freeable = |world: &mut World, shelf: &mut Shelf| {
+        for _ in 0..2 {
+            shelf.put(world, &[0], 0);
+            shelf.checkpoint(world, 0);
+        }
+        shelf.clean(world);
+        world.engine().freeable_bytes(shelf.applied, &|slot| shelf.live_bytes(slot))
+    };
+    assert_eq!(freeable(&mut world, &mut shelf), 0);
+    let held = world.engine().status().slots_held;
+    world.engine().unpin_checkpoint(read);
+    assert_eq!(freeable(&mut world, &mut shelf), 0);
+    assert!(world.engine().status().slots_held < held);
+}
+
 #[test]
 fn what_one_run_moves_lies_in_the_order_of_the_keys() {
     let (mut world, mut shelf) = (eager(), Shelf::default());

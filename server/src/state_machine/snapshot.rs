@@ -115,11 +115,6 @@ impl State {
         &self.view.as_ref().expect("view_begin comes before view_slots").slots
     }
 
-    /// The slots that hold values of the state as it is now, ascending.
-    pub fn value_slots(&self) -> Vec<u32> {
-        self.keys.slots()
-    }
-
     /// Appends the next bytes of the view to `out`, at most `bytes_max` of them. The last piece may
     /// be empty.
     ///
