@@ -214,6 +214,8 @@ impl Log {
         let RecoveredLog { hard_state, index, mut chain, last_seq, prev, number, epoch, .. } =
             recovered;
         let RecoveredLog { promised_seq, data_seq, .. } = recovered;
+        // A snapshot alone says that the log was dropped: the header of the next segment says so, too, before long.
+        let reset = recovered.was_reset.then_some(Queued::HardState(hard_state));
         let sealed = chain.iter().map(|segment| (segment.slot, *segment)).collect();
         let retired = match chain.back() {
             Some(newest) if !newest.has_records => {
@@ -228,8 +230,8 @@ impl Log {
             identity: log_id,
             random: Random::new(options.seed),
             pool: FramePool::default(),
-            queue: VecDeque::new(),
-            queued_upkeep: 0,
+            queued_upkeep: usize::from(reset.is_some()),
+            queue: reset.into_iter().collect(),
             queued_bytes: 0,
             queued_start: index.start(),
             queued_last: index.last(),

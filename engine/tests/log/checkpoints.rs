@@ -56,6 +56,25 @@ fn any_flipped_bit_of_the_newest_checkpoint_falls_back_to_the_older_one() {
     }
 }
 
+/// The snapshot rotted after an open had gone on from it, and the log from before it came back.
+#[test]
+fn a_log_that_an_open_has_dropped_for_a_snapshot_does_not_come_back() {
+    let mut world = World::opened(34);
+    world.append_entries(1, 5, 300);
+    world.settle();
+    // The log holds another term there.
+    let at = Position { index: 3, term: 4 };
+    world.checkpoint(at, CheckpointOrigin::Installed, 500).unwrap();
+    // Before the log is told.
+    world.disk.kill();
+    assert!(world.open_and_check("after the install").report.was_reset);
+    world.settle();
+    world.disk.kill();
+    world.disk.flip_bit(&path_of(at), 100 * 8);
+    let opened = world.try_open();
+    assert!(matches!(opened, Err(OpenError::Gap { .. })), "{opened:?}");
+}
+
 #[test]
 fn with_both_checkpoints_bad_the_log_alone_is_too_short_and_refused() {
     let (mut world, older, newer) = with_two();
