@@ -310,7 +310,9 @@ async fn read_hello(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Hell
         PeerMessage::Raft(_)
         | PeerMessage::SnapshotPull { .. }
         | PeerMessage::SnapshotChunk { .. }
-        | PeerMessage::SnapshotGone { .. } => Err(LinkError::NoHello),
+        | PeerMessage::SnapshotGone { .. }
+        | PeerMessage::ValuePull { .. }
+        | PeerMessage::Value { .. } => Err(LinkError::NoHello),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::bytes_reader::{Malformed, Reader, length_u32};
 use crate::identity::{Founding, Member};
 
 /// The version of the peer protocol that this build speaks.
-pub const PEER_VERSION: u8 = 2;
+pub const PEER_VERSION: u8 = 3;
 /// The largest body that is read before the handshake is done.
 pub const HELLO_BYTES_MAX: usize = 4096;
 /// The largest body that is read afterwards: one entry of the largest size and its header.
@@ -69,6 +69,24 @@ pub enum PeerMessage {
     SnapshotGone {
         /// Which transfer.
         send: SendId,
+    },
+    /// Asks for a value that the sender cannot read any more.
+    ValuePull {
+        /// The sender's number for this question.
+        id: u64,
+        /// Whose value.
+        key: Bytes,
+        /// Its length.
+        value_bytes: u32,
+        /// Its CRC-32.
+        checksum: u32,
+    },
+    /// The answer: the value, if the key has this one here and it can be read.
+    Value {
+        /// The number of the question.
+        id: u64,
+        /// The value.
+        value: Option<Bytes>,
     },
 }
 
@@ -212,6 +230,8 @@ enum FrameKind {
     SnapshotPull = 32,
     SnapshotChunk = 33,
     SnapshotGone = 34,
+    ValuePull = 35,
+    Value = 36,
 }
 
 fn encode_body(message: &PeerMessage, body: &mut Vec<u8>, tail: &mut Vec<Bytes>) -> FrameKind {
@@ -247,6 +267,23 @@ fn encode_body(message: &PeerMessage, body: &mut Vec<u8>, tail: &mut Vec<Bytes>)
         PeerMessage::SnapshotGone { send } => {
             put_u64(body, send.0);
             FrameKind::SnapshotGone
+        }
+        PeerMessage::ValuePull { id, key, value_bytes, checksum } => {
+            put_u64(body, *id);
+            body.extend_from_slice(&value_bytes.to_le_bytes());
+            body.extend_from_slice(&checksum.to_le_bytes());
+            body.extend_from_slice(&length_u32(key.len()).to_le_bytes());
+            tail.push(key.clone());
+            FrameKind::ValuePull
+        }
+        PeerMessage::Value { id, value } => {
+            put_u64(body, *id);
+            body.push(u8::from(value.is_some()));
+            if let Some(value) = value {
+                body.extend_from_slice(&length_u32(value.len()).to_le_bytes());
+                tail.push(value.clone());
+            }
+            FrameKind::Value
         }
     }
 }
@@ -384,7 +421,27 @@ fn decode_small(kind: u8, reader: &mut Reader<'_>) -> Result<PeerMessage, Malfor
     if is(FrameKind::SnapshotGone) {
         return Ok(PeerMessage::SnapshotGone { send: SendId(reader.u64(WHAT)?) });
     }
+    if is(FrameKind::ValuePull) {
+        return Ok(PeerMessage::ValuePull {
+            id: reader.u64(WHAT)?,
+            value_bytes: reader.u32(WHAT)?,
+            checksum: reader.u32(WHAT)?,
+            key: decode_bytes(reader)?,
+        });
+    }
+    if is(FrameKind::Value) {
+        let id = reader.u64(WHAT)?;
+        let value = if reader.bool(WHAT)? { Some(decode_bytes(reader)?) } else { None };
+        return Ok(PeerMessage::Value { id, value });
+    }
     decode_raft(kind, reader).map(PeerMessage::Raft)
+}
+
+/// A length and so many bytes.
+fn decode_bytes(reader: &mut Reader<'_>) -> Result<Bytes, Malformed> {
+    const WHAT: &str = "value";
+    let bytes = reader.u32(WHAT)? as usize;
+    reader.bytes(bytes, WHAT).map(Bytes::copy_from_slice)
 }
 
 fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
@@ -626,8 +683,16 @@ mod tests {
                 PeerMessage::Hello(hello(Some(founding))),
                 PeerMessage::Refused { reason: "wiped".to_owned() },
                 PeerMessage::SnapshotPull { send, offset },
-                PeerMessage::SnapshotChunk { send, offset, total: 8192, bytes: payload },
+                PeerMessage::SnapshotChunk { send, offset, total: 8192, bytes: payload.clone() },
                 PeerMessage::SnapshotGone { send },
+                PeerMessage::ValuePull {
+                    id: 9,
+                    key: payload.clone(),
+                    value_bytes: 70,
+                    checksum: 0x1234,
+                },
+                PeerMessage::Value { id: 9, value: Some(payload) },
+                PeerMessage::Value { id: 9, value: None },
             ])
             .collect()
     }
@@ -682,7 +747,7 @@ mod tests {
         let message = PeerMessage::SnapshotGone { send: SendId(6) };
         let mut wire = BytesMut::new();
         wire.extend(keep_alive().into_iter().flatten());
-        assert_eq!(wire[..], [0, 0, 0, 0, 0xa3, 0xc9, 0x32, 0x7c, 3, 2, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(wire[..], [0, 0, 0, 0, 0x17, 0xc2, 0x45, 0xda, 3, 3, 0, 0, 0, 0, 0, 0]);
         wire.extend_from_slice(&joined(&message));
         wire.extend(keep_alive().into_iter().flatten());
         assert_eq!(decode(&mut wire, HELLO_BYTES_MAX), Ok(Some(message)));

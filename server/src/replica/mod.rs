@@ -36,6 +36,7 @@ mod cleanable;
 mod input;
 mod peers;
 mod reads;
+mod rescue;
 mod restore;
 mod sessions;
 mod snapshots;
@@ -51,6 +52,7 @@ use checkpoints::Checkpointer;
 pub use cleanable::Cleanable;
 use peers::Peers;
 use reads::{Reader, Reads};
+use rescue::{Read, Rescues};
 use sessions::Deadlines;
 use snapshots::{Means, Patience, Progress, Receiver, Senders, lack_of_room};
 use space::Space;
@@ -141,6 +143,7 @@ pub struct Replica<D: Disk, O: Outbox> {
     /// Committed and not applied yet: their place in the log or a value that they compare is not known.
     committed: VecDeque<Batch>,
     values: Values,
+    rescues: Rescues,
     membership: Membership,
     next_tick: Micros,
     now: Micros,
@@ -197,6 +200,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             has_replayed: false,
             committed: VecDeque::new(),
             values: Values::default(),
+            rescues: Rescues::default(),
             membership,
             next_tick: Micros(0),
             now: Micros(0),
@@ -318,6 +322,7 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             return;
         }
         self.mind_space();
+        self.rescue(Rescues::tick);
         self.raft.tick(self.now);
         if self.raft.is_leader_ready() && self.stop == Stop::No {
             let mut due = Vec::new();
@@ -383,6 +388,10 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             return;
         }
         self.stop = Stop::Settling;
+        // Peers are not heard any more.
+        for read in self.rescues.give_up() {
+            self.deliver(read);
+        }
         for reply_to in self.waiters.lost(LogIndex(0)) {
             self.out.answer(reply_to, Answer::Error(shutting_down(Certainty::Unknown)));
         }
@@ -736,17 +745,55 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         Ok(())
     }
 
-    fn handle_values(&mut self, id: u64, mut results: Vec<Result<Bytes, engine::ReadError>>) {
-        match self.values.ended(id) {
-            None => {}
-            Some(Purpose::Fetch(reply_to)) => self.out.answer(reply_to, Answer::Values(results)),
-            Some(Purpose::Snapshot(send)) => {
-                self.senders.values_arrived(send, results, &mut self.out);
-            }
-            Some(Purpose::Compare(location)) => {
+    fn handle_values(&mut self, id: u64, results: Vec<Result<Bytes, engine::ReadError>>) {
+        let Some(read) = self.values.ended(id, results) else { return };
+        if read.wanted.is_empty() || self.stop == Stop::Settling {
+            self.deliver(read);
+        } else {
+            self.rescue(|rescues, means| rescues.begin(read, means));
+        }
+    }
+
+    /// Lets values be asked for from the peers, and delivers the reads that this completes.
+    fn rescue<R: IntoIterator<Item = Read>>(
+        &mut self,
+        ask: impl FnOnce(&mut Rescues, &mut rescue::Means<'_, O>) -> R,
+    ) {
+        let Replica { rescues, peers, out, now, .. } = self;
+        let ended = ask(rescues, &mut rescue::Means { peers, out, now: *now });
+        ended.into_iter().for_each(|read| self.deliver(read));
+    }
+
+    fn deliver(&mut self, Read { purpose, mut results, .. }: Read) {
+        match purpose {
+            Purpose::Fetch(reply_to) => self.out.answer(reply_to, Answer::Values(results)),
+            Purpose::Snapshot(send) => self.senders.values_arrived(send, results, &mut self.out),
+            Purpose::Compare(location) => {
                 let value = results.pop().expect("each value to compare is read alone");
                 self.values.compare_arrived(location, value);
             }
+            Purpose::Peer(peer, link, id) => {
+                let value = results.pop().and_then(Result::ok);
+                let message = PeerMessage::Value { id, value };
+                self.out.send(peer, link, raft::Lane::Bulk, message);
+            }
+        }
+    }
+
+    /// A peer cannot read this value of this key.
+    fn lend_value(
+        &mut self,
+        (peer, link, id): (NodeId, raft::Link, u64),
+        key: &[u8],
+        like: (u32, u32),
+    ) {
+        let found = self.state.read().get(key).and_then(|item| item.wanted(key));
+        if let Some(wanted) = found.filter(|own| (own.value_bytes, own.checksum) == like) {
+            let purpose = Purpose::Peer(peer, link, id);
+            self.values.read(&mut self.engine, purpose, vec![wanted]);
+        } else {
+            let message = PeerMessage::Value { id, value: None };
+            self.out.send(peer, link, raft::Lane::Bulk, message);
         }
     }
 
@@ -864,6 +911,12 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                     let reason = "the sender has dropped it".to_owned();
                     self.handle_progress(Some(Progress::Failed(reason)));
                 }
+            }
+            PeerMessage::ValuePull { id, key, value_bytes, checksum } => {
+                self.lend_value((from, link, id), &key, (value_bytes, checksum));
+            }
+            PeerMessage::Value { id, value } => {
+                self.rescue(|rescues, means| rescues.answered((from, id), value, means));
             }
             PeerMessage::Hello(_) | PeerMessage::Refused { .. } => {
                 tracing::warn!(%from, "a handshake message on an open link is ignored");

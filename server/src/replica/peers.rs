@@ -1,6 +1,6 @@
 //! Which peers are linked, and where their clients reach them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::{Link, NodeId};
 
@@ -27,6 +27,12 @@ impl Peers {
         {
             seen.link = None;
         }
+    }
+
+    /// Those that are linked now.
+    pub(super) fn linked(&self) -> VecDeque<NodeId> {
+        let linked = self.seen.iter().filter(|(_, peer)| peer.link.is_some());
+        linked.map(|(id, _)| *id).collect()
     }
 
     pub(super) fn link(&self, peer: NodeId) -> Option<Link> {

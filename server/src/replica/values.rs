@@ -1,17 +1,18 @@
 //! Values that do not lie in the state: those that an entry compares with, those that clients read, those of snapshots.
 //!
 //! The outcome of an entry may depend on value bytes, through a compare. They are asked for when the entry is appended,
-//! so that they are here when it is committed, and an entry is not applied before they are. A value that cannot be read
-//! ends this node: it must not decide what the others decide otherwise.
+//! so that they are here when it is committed, and an entry is not applied before they are. A value that can be read
+//! neither here nor at a peer ends this node: it must not decide what the others decide otherwise.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use engine::io::Disk;
 use engine::{Engine, Location, ReadError, Reading, Wanted};
-use raft::SendId;
+use raft::{Link, NodeId, SendId};
 
 use super::input::ReplyTo;
+use super::rescue::Read;
 use crate::state_machine::{Loaded, State};
 
 /// A client that reads several values of together so many bytes goes over a range.
@@ -26,6 +27,8 @@ pub(super) enum Purpose {
     Fetch(ReplyTo),
     /// A snapshot on its way out.
     Snapshot(SendId),
+    /// A peer that cannot read it: with its own number for it.
+    Peer(NodeId, Link, u64),
 }
 
 impl Purpose {
@@ -35,8 +38,15 @@ impl Purpose {
         let bytes: usize = wanted.iter().map(|wanted| wanted.value_bytes as usize).sum();
         match self {
             Purpose::Fetch(_) if wanted.len() == 1 || bytes < SCAN_BYTES_MIN => Reading::Again,
-            Purpose::Fetch(_) | Purpose::Compare(_) | Purpose::Snapshot(_) => Reading::Once,
+            Purpose::Fetch(_) | Purpose::Compare(_) | Purpose::Snapshot(_) | Purpose::Peer(..) => {
+                Reading::Once
+            }
         }
+    }
+
+    /// Whether peers are asked for what cannot be read.
+    fn is_rescued(&self) -> bool {
+        matches!(self, Purpose::Fetch(_) | Purpose::Compare(_))
     }
 }
 
@@ -53,7 +63,8 @@ struct Compared {
 /// Reads of values under way, and what they have brought for compares.
 #[derive(Debug, Default)]
 pub(super) struct Values {
-    reads: BTreeMap<u64, Purpose>,
+    /// For whom, and what, where peers may be asked for it.
+    reads: BTreeMap<u64, (Purpose, Vec<Wanted>)>,
     next: u64,
     compared: BTreeMap<Location, Compared>,
 }
@@ -68,18 +79,24 @@ impl Values {
     ) {
         let reading = purpose.reading(&wanted);
         self.next += 1;
-        self.reads.insert(self.next, purpose);
+        let again = if purpose.is_rescued() { wanted.clone() } else { Vec::new() };
+        self.reads.insert(self.next, (purpose, again));
         engine.read_values(self.next, wanted, reading);
     }
 
-    /// Whose read has ended.
-    pub(super) fn ended(&mut self, id: u64) -> Option<Purpose> {
-        self.reads.remove(&id)
+    /// A read has ended.
+    pub(super) fn ended(
+        &mut self,
+        id: u64,
+        results: Vec<Result<Bytes, ReadError>>,
+    ) -> Option<Read> {
+        let (purpose, wanted) = self.reads.remove(&id)?;
+        Some(Read { purpose, wanted, results })
     }
 
     /// Whether clients wait for values.
     pub(super) fn has_fetches(&self) -> bool {
-        self.reads.values().any(|purpose| matches!(purpose, Purpose::Fetch(_)))
+        self.reads.values().any(|(purpose, _)| matches!(purpose, Purpose::Fetch(_)))
     }
 
     /// The entry at `index` has been appended: asks for what it compares, as far as that is known by now.

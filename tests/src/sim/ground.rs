@@ -129,7 +129,9 @@ impl Counters {
             | PeerMessage::Hello(_)
             | PeerMessage::Refused { .. }
             | PeerMessage::SnapshotPull { .. }
-            | PeerMessage::SnapshotGone { .. } => {}
+            | PeerMessage::SnapshotGone { .. }
+            | PeerMessage::ValuePull { .. }
+            | PeerMessage::Value { .. } => {}
         }
     }
 

@@ -202,7 +202,9 @@ impl Links {
             | PeerMessage::Raft(_)
             | PeerMessage::SnapshotPull { .. }
             | PeerMessage::SnapshotChunk { .. }
-            | PeerMessage::SnapshotGone { .. } => self.end(id, network),
+            | PeerMessage::SnapshotGone { .. }
+            | PeerMessage::ValuePull { .. }
+            | PeerMessage::Value { .. } => self.end(id, network),
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use protocol::ErrorCode;
+use client::Client;
+use protocol::{ErrorCode, Expect};
 use tests::cluster::Cluster;
 
 use super::{PROGRAM, run};
@@ -19,20 +20,64 @@ fn rot(slot: &Path, bytes: &[u8]) {
     file.sync_all().expect("the slot can be written");
 }
 
+/// More than is kept in memory.
+async fn push_out_of_memory(client: &Client) {
+    for number in 0..48 {
+        client.put(number.to_string(), vec![b'v'; 1 << 20]).await.expect("the cluster serves");
+    }
+}
+
+fn value_of(seed: u32) -> Vec<u8> {
+    (seed..seed + 4_000).flat_map(u32::to_le_bytes).collect()
+}
+
+/// The first slot, where the first values lie.
+fn first_slot(cluster: &Cluster, id: u64) -> PathBuf {
+    cluster.data(id).join("seg/00000000.seg")
+}
+
+#[test]
+fn value_that_has_rotted_on_the_leader_is_read_from_a_peer() {
+    run(async {
+        let mut cluster = Cluster::start(PROGRAM, 3, &["--slot-bytes", "8MiB"]);
+        let leader = cluster.leader().await;
+        let client = cluster.client();
+        let (read, compared, lost) = (value_of(0), value_of(10_000), value_of(20_000));
+        let values = [("read", &read), ("compared", &compared), ("lost", &lost)];
+        for (key, value) in values {
+            client.put(key, value.clone()).await.unwrap();
+        }
+        push_out_of_memory(&client).await;
+        for (_, value) in values {
+            rot(&first_slot(&cluster, leader), value);
+        }
+        assert_eq!(client.get("read").await.unwrap().item.unwrap().value, read);
+        let reply =
+            client.compare_and_set("compared", Expect::Value(compared.into()), Some("anew".into()));
+        assert!(reply.await.unwrap().swapped);
+        assert_eq!(client.get("compared").await.unwrap().item.unwrap().value, "anew");
+        // On all nodes.
+        cluster.ids().into_iter().filter(|id| *id != leader).for_each(|id| {
+            rot(&first_slot(&cluster, id), &lost);
+        });
+        let error = client.get("lost").await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
+        assert!(cluster.log(leader).contains("was fetched from a peer"), "{}", cluster.log(leader));
+        assert!(cluster.ids().into_iter().all(|id| cluster.stop(id).success()));
+    });
+}
+
 #[test]
 fn value_that_has_rotted_is_an_error_of_its_key_alone() {
     run(async {
         let mut cluster = Cluster::start(PROGRAM, 1, &["--slot-bytes", "8MiB"]);
         cluster.leader().await;
         let client = cluster.client();
-        let value: Vec<u8> = (0..4_000_u32).flat_map(u32::to_le_bytes).collect();
+        let value = value_of(0);
         client.put("rotten", value.clone()).await.unwrap();
         client.put("sound", "sound").await.unwrap();
-        // More than is kept in memory.
-        for number in 0..48 {
-            client.put(number.to_string(), vec![b'v'; 1 << 20]).await.unwrap();
-        }
-        rot(&cluster.data(1).join("seg/00000000.seg"), &value);
+        push_out_of_memory(&client).await;
+        rot(&first_slot(&cluster, 1), &value);
         let error = client.get("rotten").await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
         assert!(
