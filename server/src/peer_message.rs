@@ -76,10 +76,8 @@ pub enum PeerMessage {
         id: u64,
         /// Whose value.
         key: Bytes,
-        /// Its length.
-        value_bytes: u32,
-        /// Its CRC-32.
-        checksum: u32,
+        /// The revision that has set it.
+        revision: u64,
     },
     /// The answer: the value, if the key has this one here and it can be read.
     Value {
@@ -268,10 +266,9 @@ fn encode_body(message: &PeerMessage, body: &mut Vec<u8>, tail: &mut Vec<Bytes>)
             put_u64(body, send.0);
             FrameKind::SnapshotGone
         }
-        PeerMessage::ValuePull { id, key, value_bytes, checksum } => {
+        PeerMessage::ValuePull { id, key, revision } => {
             put_u64(body, *id);
-            body.extend_from_slice(&value_bytes.to_le_bytes());
-            body.extend_from_slice(&checksum.to_le_bytes());
+            put_u64(body, *revision);
             body.extend_from_slice(&length_u32(key.len()).to_le_bytes());
             tail.push(key.clone());
             FrameKind::ValuePull
@@ -424,8 +421,7 @@ fn decode_small(kind: u8, reader: &mut Reader<'_>) -> Result<PeerMessage, Malfor
     if is(FrameKind::ValuePull) {
         return Ok(PeerMessage::ValuePull {
             id: reader.u64(WHAT)?,
-            value_bytes: reader.u32(WHAT)?,
-            checksum: reader.u32(WHAT)?,
+            revision: reader.u64(WHAT)?,
             key: decode_bytes(reader)?,
         });
     }
@@ -685,12 +681,7 @@ mod tests {
                 PeerMessage::SnapshotPull { send, offset },
                 PeerMessage::SnapshotChunk { send, offset, total: 8192, bytes: payload.clone() },
                 PeerMessage::SnapshotGone { send },
-                PeerMessage::ValuePull {
-                    id: 9,
-                    key: payload.clone(),
-                    value_bytes: 70,
-                    checksum: 0x1234,
-                },
+                PeerMessage::ValuePull { id: 9, key: payload.clone(), revision: 0x1234 },
                 PeerMessage::Value { id: 9, value: Some(payload) },
                 PeerMessage::Value { id: 9, value: None },
             ])

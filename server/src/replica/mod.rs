@@ -68,6 +68,9 @@ const REPLAY_BYTES: u64 = 1 << 20;
 /// How long a stopping node waits for what it has proposed.
 const DRAIN_US: u64 = 500_000;
 
+/// Values that are read for peers at a time; whoever asks for more asks another.
+const LENT_MAX: usize = 16;
+
 /// What the loop is built with.
 #[derive(Clone, Debug)]
 pub struct ReplicaOptions {
@@ -747,7 +750,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
 
     fn handle_values(&mut self, id: u64, results: Vec<Result<Bytes, engine::ReadError>>) {
         let Some(read) = self.values.ended(id, results) else { return };
-        if read.wanted.is_empty() || self.stop == Stop::Settling {
+        let is_whole = read.results.iter().all(Result::is_ok);
+        if is_whole || read.wanted.is_empty() || self.stop == Stop::Settling {
             self.deliver(read);
         } else {
             self.rescue(|rescues, means| rescues.begin(read, means));
@@ -759,8 +763,9 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         &mut self,
         ask: impl FnOnce(&mut Rescues, &mut rescue::Means<'_, O>) -> R,
     ) {
-        let Replica { rescues, peers, out, now, .. } = self;
-        let ended = ask(rescues, &mut rescue::Means { peers, out, now: *now });
+        let Replica { rescues, state, peers, out, now, .. } = self;
+        let ended =
+            ask(rescues, &mut rescue::Means { state: &state.read(), peers, out, now: *now });
         ended.into_iter().for_each(|read| self.deliver(read));
     }
 
@@ -780,15 +785,20 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
         }
     }
 
-    /// A peer cannot read this value of this key.
+    /// A peer cannot read the value of this key that this revision has set.
     fn lend_value(
         &mut self,
         (peer, link, id): (NodeId, raft::Link, u64),
         key: &[u8],
-        like: (u32, u32),
+        revision: u64,
     ) {
-        let found = self.state.read().get(key).and_then(|item| item.wanted(key));
-        if let Some(wanted) = found.filter(|own| (own.value_bytes, own.checksum) == like) {
+        let found = self
+            .state
+            .read()
+            .get(key)
+            .filter(|item| item.mod_revision == revision)
+            .and_then(|item| item.wanted(key));
+        if let Some(wanted) = found.filter(|_| self.values.lent() < LENT_MAX) {
             let purpose = Purpose::Peer(peer, link, id);
             self.values.read(&mut self.engine, purpose, vec![wanted]);
         } else {
@@ -912,8 +922,8 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
                     self.handle_progress(Some(Progress::Failed(reason)));
                 }
             }
-            PeerMessage::ValuePull { id, key, value_bytes, checksum } => {
-                self.lend_value((from, link, id), &key, (value_bytes, checksum));
+            PeerMessage::ValuePull { id, key, revision } => {
+                self.lend_value((from, link, id), &key, revision);
             }
             PeerMessage::Value { id, value } => {
                 self.rescue(|rescues, means| rescues.answered((from, id), value, means));

@@ -1,8 +1,8 @@
 //! Values that do not lie in the state: those that an entry compares with, those that clients read, those of snapshots.
 //!
 //! The outcome of an entry may depend on value bytes, through a compare. They are asked for when the entry is appended,
-//! so that they are here when it is committed, and an entry is not applied before they are. A value that can be read
-//! neither here nor at a peer ends this node: it must not decide what the others decide otherwise.
+//! so that they are here when it is committed, and an entry is not applied before they are. A value that cannot be read
+//! ends this node: it must not decide what the others decide otherwise.
 
 use std::collections::BTreeMap;
 
@@ -44,9 +44,10 @@ impl Purpose {
         }
     }
 
-    /// Whether peers are asked for what cannot be read.
+    /// Whether peers are asked for what cannot be read. By the time that they are, they may have applied the entry that
+    /// compares a value, and have it no more.
     fn is_rescued(&self) -> bool {
-        matches!(self, Purpose::Fetch(_) | Purpose::Compare(_))
+        matches!(self, Purpose::Fetch(_))
     }
 }
 
@@ -92,6 +93,11 @@ impl Values {
     ) -> Option<Read> {
         let (purpose, wanted) = self.reads.remove(&id)?;
         Some(Read { purpose, wanted, results })
+    }
+
+    /// How many values are being read for peers.
+    pub(super) fn lent(&self) -> usize {
+        self.reads.values().filter(|(purpose, _)| matches!(purpose, Purpose::Peer(..))).count()
     }
 
     /// Whether clients wait for values.
