@@ -234,6 +234,17 @@ fn a_slot_that_is_used_anew_in_the_middle_of_a_pass_is_no_damage() {
     }
 }
 
+/// Twelve values, which fill more than one segment.
+fn place_large_values(world: &mut World) -> Vec<Location> {
+    let value = vec![7; 200_000];
+    let batches = (0..12).map(|_| {
+        let mut batch = ValueBatch::default();
+        batch.push(b"key", &value, crc32fast::hash(&value));
+        world.place_values(batch)
+    });
+    batches.collect()
+}
+
 /// A segment of values in a slot that the log had used was looked for where the log's had ended, and called damaged.
 #[test]
 fn a_slot_that_goes_from_the_log_to_values_is_read_as_what_it_is_now() {
@@ -244,13 +255,7 @@ fn a_slot_that_goes_from_the_log_to_values_is_read_as_what_it_is_now() {
         world.checkpoint_here();
     }
     let used: Vec<u32> = (0..u32::try_from(world.engine().status().slots).unwrap()).collect();
-    let value = vec![7; 200_000];
-    let batches = (0..12).map(|_| {
-        let mut batch = ValueBatch::default();
-        batch.push(b"key", &value, crc32fast::hash(&value));
-        world.place_values(batch)
-    });
-    let places: Vec<Location> = batches.collect();
+    let places = place_large_values(&mut world);
     assert!(used.contains(&places[0].slot()), "the log has used it");
     assert_ne!(places[0].slot(), places[11].slot());
     assert_eq!(take_found(&mut world), []);
@@ -324,13 +329,7 @@ fn the_last_frame_of_a_segment_of_values_is_searched_if_it_was_sealed_since_the_
     world.try_open().unwrap();
     world.append_entries(1, 1, 100);
     world.settle();
-    let value = vec![7; 200_000];
-    let batches = (0..12).map(|_| {
-        let mut batch = ValueBatch::default();
-        batch.push(b"key", &value, crc32fast::hash(&value));
-        world.place_values(batch)
-    });
-    let places: Vec<Location> = batches.collect();
+    let places = place_large_values(&mut world);
     let slot = places[0].slot();
     let last = places.iter().rfind(|place| place.slot() == slot).unwrap();
     assert!(places[11].slot() != slot && last.offset() > places[0].offset());

@@ -798,12 +798,10 @@ impl<D: Disk, O: Outbox> Replica<D, O> {
             .get(key)
             .filter(|item| item.mod_revision == revision)
             .and_then(|item| item.wanted(key));
-        if let Some(wanted) = found.filter(|_| self.values.lent() < LENT_MAX) {
-            let purpose = Purpose::Peer(peer, link, id);
-            self.values.read(&mut self.engine, purpose, vec![wanted]);
-        } else {
-            let message = PeerMessage::Value { id, value: None };
-            self.out.send(peer, link, raft::Lane::Bulk, message);
+        let purpose = Purpose::Peer(peer, link, id);
+        match found.filter(|_| self.values.lent() < LENT_MAX) {
+            Some(wanted) => self.values.read(&mut self.engine, purpose, vec![wanted]),
+            None => self.deliver(Read { purpose, wanted: Vec::new(), results: Vec::new() }),
         }
     }
 

@@ -15,7 +15,7 @@ use raft::{Lane, Micros, NodeId};
 
 use super::Outbox;
 use super::peers::Peers;
-use super::values::Purpose;
+use super::values::{Purpose, is_wanted};
 use crate::peer_message::PeerMessage;
 use crate::state_machine::State;
 
@@ -91,7 +91,7 @@ impl Rescues {
         self.open.get(&id).filter(|rescue| rescue.asked == from)?;
         let mut rescue = self.open.remove(&id)?;
         let Read { wanted, results, .. } = &mut rescue.read;
-        if let Some(value) = value.filter(|value| is_it(&wanted[rescue.at], value)) {
+        if let Some(value) = value.filter(|value| is_wanted(&wanted[rescue.at], value)) {
             let location = wanted[rescue.at].location;
             if self.named.replace(location) != Some(location) {
                 tracing::warn!(%location, %from, "a value that cannot be read here was fetched from a peer");
@@ -142,10 +142,6 @@ fn revision_of(state: &State, wanted: &Wanted) -> Option<u64> {
     let item = state.get(&wanted.key)?;
     let is_it = item.wanted(&wanted.key).is_some_and(|own| own.location == wanted.location);
     is_it.then_some(item.mod_revision)
-}
-
-fn is_it(wanted: &Wanted, value: &[u8]) -> bool {
-    wanted.value_bytes as usize == value.len() && wanted.checksum == crc32fast::hash(value)
 }
 
 #[cfg(test)]

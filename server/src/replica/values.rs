@@ -61,6 +61,11 @@ struct Compared {
     index: u64,
 }
 
+/// Whether these bytes are, by length and checksum, the value that was asked for.
+pub(super) fn is_wanted(wanted: &Wanted, value: &[u8]) -> bool {
+    wanted.value_bytes as usize == value.len() && wanted.checksum == crc32fast::hash(value)
+}
+
 /// Reads of values under way, and what they have brought for compares.
 #[derive(Debug, Default)]
 pub(super) struct Values {
@@ -169,10 +174,7 @@ impl Values {
     pub(super) fn compare_arrived(&mut self, location: Location, value: Result<Bytes, ReadError>) {
         let is_it = |compared: &Compared| {
             compared.value.is_none()
-                && value.as_ref().map_or(true, |value| {
-                    compared.wanted.value_bytes as usize == value.len()
-                        && compared.wanted.checksum == crc32fast::hash(value)
-                })
+                && value.as_ref().map_or(true, |value| is_wanted(&compared.wanted, value))
         };
         if let Some(compared) = self.compared.get_mut(&location)
             && is_it(compared)
